@@ -1,0 +1,136 @@
+//! Errors at the border to people: the kind gives the exit code, causes say
+//! why, hints give the next command. The only place where hints are attached.
+
+use std::error::Error;
+
+use crate::verify::Rejection;
+use crate::verify::VerifyError;
+
+/// The command could not do it: file missing, network down, build failed.
+pub const FAILED: u8 = 1;
+/// Wrong arguments.
+pub const USAGE: u8 = 2;
+/// REJECTED.
+pub const REJECTED: u8 = 3;
+/// Some mirrors only.
+pub const PARTIAL: u8 = 4;
+/// STALE.
+pub const STALE: u8 = 5;
+/// WAITING for another person.
+pub const WAITING: u8 = 6;
+/// A fault of this program.
+pub const INTERNAL: u8 = 70;
+
+/// An error as a person sees it.
+#[derive(Debug)]
+pub struct CommandError {
+    code: u8,
+    message: String,
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl CommandError {
+    /// An error with this exit code.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+    }
+
+    /// The command could not do it.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(FAILED, message)
+    }
+
+    /// Wrong arguments.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(USAGE, message)
+    }
+
+    /// An error with its whole chain of causes.
+    pub fn from_error(code: u8, error: &(dyn Error + 'static)) -> Self {
+        let mut result = Self::new(code, error.to_string());
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            let text = inner.to_string();
+            // Some libraries repeat their cause in their own message.
+            if !result.message.contains(&text) && result.causes.last() != Some(&text) {
+                result.causes.push(text);
+            }
+            cause = inner.source();
+        }
+        result
+    }
+
+    /// Adds advice in prose.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds a command that helps. `why` ends in "using:".
+    #[must_use]
+    pub fn hint_command(self, why: &str, arguments: &[&str]) -> Self {
+        let line = format!("release {}", arguments.join(" "));
+        #[cfg(debug_assertions)]
+        check_hint(arguments);
+        self.hint(format!("{why}\n\n    {line}"))
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// What happened.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Why, outermost first.
+    pub fn causes(&self) -> &[String] {
+        &self.causes
+    }
+
+    /// What to do.
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+}
+
+/// A hint that the parser refuses would send a tired person astray.
+#[cfg(debug_assertions)]
+fn check_hint(arguments: &[&str]) {
+    let line = std::iter::once("release").chain(arguments.iter().copied());
+    if let Err(error) = super::command().try_get_matches_from(line)
+        && error.use_stderr()
+    {
+        panic!("the hint `release {}` does not parse: {error}", arguments.join(" "));
+    }
+}
+
+impl From<Rejection> for CommandError {
+    fn from(rejection: Rejection) -> Self {
+        Self::from_error(REJECTED, &rejection)
+    }
+}
+
+impl From<VerifyError> for CommandError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Rejected(rejection) => rejection.into(),
+            VerifyError::Transport(error) => error.into(),
+        }
+    }
+}
+
+impl From<crate::tuf::TransportError> for CommandError {
+    fn from(error: crate::tuf::TransportError) -> Self {
+        use crate::tuf::TransportError;
+        let code = match error {
+            TransportError::TooLong { .. } | TransportError::NotAFile { .. } => REJECTED,
+            _ => FAILED,
+        };
+        Self::from_error(code, &error)
+    }
+}

@@ -1,0 +1,120 @@
+//! The command line: words only. One file per command; what a command does is
+//! in the stages and, for a cut, in `crate::cut`.
+
+pub mod error;
+pub mod ui;
+
+mod download;
+mod pinned;
+mod trust;
+mod util;
+mod verify;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::Parser;
+use clap::Subcommand;
+
+use self::error::CommandError;
+use self::ui::Ui;
+
+/// Cut, sign and verify releases with a threshold of people
+///
+/// Users need `verify`, `download` and `trust`. They trust a root of keys once;
+/// from there every release is checked without asking anybody: who signed, who
+/// built it, whether it is current.
+///
+/// Exit status: 0 done or VERIFIED; 1 could not do it; 2 usage; 3 REJECTED;
+/// 4 some mirrors only; 5 STALE; 6 WAITING for another person; 70 internal error.
+#[derive(Debug, Parser)]
+#[command(name = "release", version, max_term_width = 80, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// The terminal's state folder
+    #[cfg(feature = "terminal")]
+    #[arg(long, global = true, value_name = "DIR", env = "RELEASE_HOME", default_value = "/var/lib/release")]
+    home: PathBuf,
+    /// Print results as JSON on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print results and errors only
+    #[arg(long, global = true)]
+    quiet: bool,
+    /// Show programs started and requests made
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Read PINs and passphrases from this file descriptor
+    ///
+    /// One line for each: the serial number of a token and its PIN, or the name
+    /// of a software key and its passphrase. Each line is used at most once.
+    #[cfg(feature = "terminal")]
+    #[arg(long, global = true, value_name = "N")]
+    pin_fd: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Verify(verify::Args),
+    Download(download::Args),
+    #[command(subcommand)]
+    Trust(trust::Command),
+    #[command(subcommand)]
+    Util(util::Command),
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> ExitCode {
+    crate::tuf::install_crypto();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are not errors; clap knows where each goes.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { error::USAGE } else { 0 });
+        }
+    };
+    let ui = Ui::new(&cli.global);
+    match run(cli, &ui) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
+    match cli.command {
+        Command::Verify(args) => verify::run(&args, ui),
+        Command::Download(args) => download::run(&args, ui),
+        Command::Trust(command) => trust::run(command, ui),
+        Command::Util(command) => util::run(&command, ui),
+    }
+}
+
+/// The whole command line, for completions, manual pages and the check of hints.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// A folder of the user's data: `$XDG_DATA_HOME/release`.
+fn data_folder() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_DATA_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .or_else(|| set("LOCALAPPDATA"));
+    base.map(|base| base.join("release"))
+}

@@ -1,0 +1,214 @@
+//! `release verify`: is this what was released?
+
+mod bench;
+mod report;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use jiff::Timestamp;
+
+use self::bench::Bench;
+use self::bench::Places;
+use self::report::Outcome;
+use super::error;
+use super::error::CommandError;
+use super::pinned;
+use super::pinned::Pinned;
+use super::ui::Ui;
+use super::ui::counted;
+use crate::manifest::Sha256;
+use crate::manifest::bundle;
+use crate::manifest::names::printable;
+use crate::manifest::release;
+use crate::progress::Event;
+use crate::progress::Progress;
+use crate::progress::Stage;
+use crate::transport;
+use crate::transport::Url;
+use crate::verify::Subject;
+use crate::verify::Verdict;
+use crate::verify::repository;
+
+/// Is this what was released?
+///
+/// VERIFIED (exit 0): enough people signed a release that lists this file under
+/// this name, enough people built it, and nothing has expired. STALE (exit 5):
+/// the same, but something has expired; look for a newer state. REJECTED (exit
+/// 3): do not use it.
+///
+/// Trust comes from --root or `release trust add`, never from what is verified.
+/// A file is looked up in --bundle, else in each *.bundle.json beside it, else
+/// in --repository. A folder with `metadata/` and a URL are verified as whole
+/// repositories; any other folder as downloads, all of which must be listed.
+///
+/// What was seen is remembered, so that nobody can pass off an older state
+/// later.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  Verify a download with the bundle beside it, without network:
+      release verify --offline --root root.json kestrel-2.4.0.tar.gz
+
+  Verify everything that a mirror serves:
+      release verify https://mirror.example.org")]
+pub struct Args {
+    /// Files, folders or repositories to verify
+    #[arg(required = true, value_name = "FILE|DIR|URL")]
+    paths: Vec<String>,
+    /// Trust this root instead of those of `release trust`
+    #[arg(long, value_name = "ROOT.json")]
+    root: Option<PathBuf>,
+    /// The bundle that lists the files
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// Also ask this repository for the newest state
+    #[arg(long, value_name = "URL|DIR")]
+    repository: Option<String>,
+    /// Ask no repository, not even the one that `trust add` recorded
+    #[arg(long, conflicts_with = "repository")]
+    offline: bool,
+    /// Verify the file as if it had this name
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// Runs `release verify`.
+pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
+    let now = Timestamp::now();
+    let pinned = Pinned::all(args.root.as_deref(), ui)?;
+    let places = Places {
+        pinned: &pinned,
+        bundle: args.bundle.as_deref(),
+        repository: args.repository.as_deref(),
+        offline: args.offline,
+        ui,
+    };
+    let mut outcomes = Vec::new();
+    let mut files = Vec::new();
+    for path in &args.paths {
+        let folder = Path::new(path);
+        if Url::is_url(path) || folder.join("metadata").is_dir() {
+            outcomes.extend(whole_repository(path, &pinned, now, ui)?);
+        } else if folder.is_dir() {
+            let found = downloads_in(folder, ui)?;
+            if found.is_empty() {
+                return Err(CommandError::failed(format!("{path} holds nothing to verify")));
+            }
+            files.extend(found);
+        } else {
+            files.push(folder.to_owned());
+        }
+    }
+    if args.name.is_some() && (files.len() != 1 || args.paths.len() != 1) {
+        return Err(CommandError::usage("--as goes with exactly one file"));
+    }
+    outcomes.extend(judge_all(&files, args.name.as_deref(), &places, now)?);
+    Ok(report::report(&outcomes, ui))
+}
+
+fn whole_repository(
+    place: &str,
+    pinned: &[Pinned],
+    now: Timestamp,
+    ui: &Ui,
+) -> Result<Vec<Outcome>, CommandError> {
+    let files = pinned::open_repository(place);
+    let pinned = &pinned[Pinned::of_repository(pinned, files.as_ref())?];
+    let checked = match repository::check(&files, &pinned.root, pinned.seen(), now, ui) {
+        Ok(checked) => checked,
+        Err(error) => return Ok(vec![Outcome::failed(place.to_owned(), error.into())]),
+    };
+    let mut outcomes = Vec::new();
+    for product in checked {
+        pinned.remember(&product.trust, ui);
+        pinned::warn_if_insecure(&product.trust, ui);
+        outcomes.extend(product.files.into_iter().map(|verdict| {
+            let facts = verdict.facts();
+            Outcome::of(format!("{}/{}/{}", facts.product, facts.version, facts.artifact.name), verdict)
+        }));
+    }
+    Ok(outcomes)
+}
+
+/// The files of a folder of downloads. Bundles are what they are verified with.
+fn downloads_in(folder: &Path, ui: &Ui) -> Result<Vec<PathBuf>, CommandError> {
+    let failed = |error: std::io::Error| CommandError::failed(format!("cannot read {}: {error}", folder.display()));
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == release::CHECKSUMS_SIGNATURE {
+            ui.say(&format!("Skipped {name}: OpenPGP signatures; check them with `sqv` or `gpg`."));
+        } else if !name.ends_with(bundle::SUFFIX) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Hashes all files, then judges one after the other.
+fn judge_all(
+    paths: &[PathBuf],
+    name: Option<&str>,
+    places: &Places<'_>,
+    now: Timestamp,
+) -> Result<Vec<Outcome>, CommandError> {
+    let mut benches: BTreeMap<PathBuf, Bench> = BTreeMap::new();
+    let mut outcomes = Vec::new();
+    for (path, subject) in paths.iter().zip(hash_all(paths, places.ui)) {
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let bench = match benches.entry(folder) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let bench = Bench::seat(entry.key(), places)?;
+                entry.insert(bench)
+            }
+        };
+        let verdict: Result<Verdict, CommandError> = subject.and_then(|mut subject| {
+            if let Some(name) = name {
+                name.clone_into(&mut subject.name);
+            }
+            bench.judge(path, &subject, places, now)
+        });
+        let shown = path.display().to_string();
+        outcomes.push(match verdict {
+            Ok(verdict) => Outcome::of(shown, verdict),
+            Err(error) => Outcome::failed(shown, error),
+        });
+    }
+    Ok(outcomes)
+}
+
+/// Hashes files on all cores, with one bar for all.
+fn hash_all(paths: &[PathBuf], ui: &Ui) -> Vec<Result<Subject, CommandError>> {
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let total = paths.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum();
+    ui.event(Event::Begin { stage: Stage::Verify, what: &counted(paths.len(), "file") });
+    ui.event(Event::Length(total));
+    let slots: Vec<(&PathBuf, OnceLock<Result<Subject, CommandError>>)> =
+        paths.iter().map(|path| (path, OnceLock::new())).collect();
+    let Ok(()) = repository::in_parallel(&slots, |(path, slot)| -> Result<(), std::convert::Infallible> {
+        let _ = slot.set(hash_one(path, ui));
+        Ok(())
+    });
+    let lost = || Err(CommandError::new(error::INTERNAL, "a file was not hashed"));
+    slots.into_iter().map(|(_, slot)| slot.into_inner().unwrap_or_else(lost)).collect()
+}
+
+fn hash_one(path: &Path, ui: &Ui) -> Result<Subject, CommandError> {
+    let show = printable(&path.display().to_string());
+    let Some((file, _)) = transport::open_plain(path)? else {
+        return Err(CommandError::failed(format!("there is no file {show}")));
+    };
+    let (sha256, length) = Sha256::of_reader(file, &mut |count| ui.event(Event::Advance(count)))
+        .map_err(|error| CommandError::failed(format!("cannot read {show}: {error}")))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Subject { name, sha256, length })
+}

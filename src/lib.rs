@@ -1,0 +1,18 @@
+//! `release`: cut, sign and verify releases with a threshold of people.
+//!
+//! The folders are the architecture; `ARCHITECTURE.md` is the map. With the
+//! feature `verify` alone this is what a user needs; `terminal` adds what a
+//! release manager needs.
+
+#[cfg(not(feature = "verify"))]
+compile_error!("choose at least the feature `verify`");
+
+#[cfg(feature = "terminal")]
+pub mod key;
+pub mod manifest;
+pub mod progress;
+pub mod transport;
+pub mod tuf;
+pub mod verify;
+
+pub mod cli;

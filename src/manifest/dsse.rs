@@ -1,0 +1,119 @@
+//! DSSE envelopes around in-toto statements.
+//!
+//! Source: the DSSE protocol and envelope documents v1.0.2, in-toto attestation
+//! v1. A signature covers the pre-authentication encoding of payload type and
+//! payload, so that a file signed for another purpose can never be passed off
+//! as a claim.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// The payload type of in-toto statements.
+pub const IN_TOTO: &str = "application/vnd.in-toto+json";
+
+/// Claims are lists of digests: one with ten thousand artifacts stays below.
+pub const MAX_ENVELOPE: u64 = 4 << 20;
+
+/// An envelope: a payload, its type, and signatures over both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Envelope {
+    payload: String,
+    payload_type: String,
+    signatures: Vec<EnvelopeSignature>,
+}
+
+/// One signature of an envelope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvelopeSignature {
+    /// The id of the signing key, as the `targets` role lists it.
+    pub keyid: String,
+    /// The signature, base64.
+    pub sig: String,
+}
+
+/// An envelope that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// Another payload type than in-toto.
+    #[error("payload type is {}, not {IN_TOTO}", super::names::quoted(.0))]
+    PayloadType(String),
+    /// Payload or signature is not base64.
+    #[error("{0} is not base64")]
+    Base64(&'static str),
+}
+
+impl Envelope {
+    /// An envelope around an in-toto statement, without signatures.
+    pub fn new(statement: &[u8]) -> Self {
+        Self {
+            payload: STANDARD.encode(statement),
+            payload_type: IN_TOTO.to_owned(),
+            signatures: Vec::new(),
+        }
+    }
+
+    /// Adds the signature that key `keyid` made over [`Self::signed_bytes`].
+    pub fn add_signature(&mut self, keyid: &str, signature: &[u8]) {
+        self.signatures.push(EnvelopeSignature { keyid: keyid.to_owned(), sig: STANDARD.encode(signature) });
+    }
+
+    /// The payload.
+    ///
+    /// # Errors
+    /// Another payload type, or a payload that is not base64.
+    pub fn payload(&self) -> Result<Vec<u8>, EnvelopeError> {
+        if self.payload_type != IN_TOTO {
+            return Err(EnvelopeError::PayloadType(self.payload_type.clone()));
+        }
+        STANDARD.decode(&self.payload).map_err(|_| EnvelopeError::Base64("the payload"))
+    }
+
+    /// The bytes that signatures cover: DSSE's pre-authentication encoding.
+    ///
+    /// # Errors
+    /// As [`Self::payload`].
+    pub fn signed_bytes(&self) -> Result<Vec<u8>, EnvelopeError> {
+        let payload = self.payload()?;
+        let mut bytes =
+            format!("DSSEv1 {} {} {} ", self.payload_type.len(), self.payload_type, payload.len()).into_bytes();
+        bytes.extend(payload);
+        Ok(bytes)
+    }
+
+    /// Key ids and signatures.
+    ///
+    /// # Errors
+    /// A signature that is not base64.
+    pub fn signatures(&self) -> Result<Vec<(&str, Vec<u8>)>, EnvelopeError> {
+        self.signatures
+            .iter()
+            .map(|signature| {
+                let bytes = STANDARD.decode(&signature.sig).map_err(|_| EnvelopeError::Base64("a signature"))?;
+                Ok((signature.keyid.as_str(), bytes))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_type_and_payload_together() {
+        // The example of the DSSE protocol document, with its payload type.
+        let mut envelope = Envelope::new(b"hello world");
+        envelope.payload_type = "http://example.com/HelloWorld".to_owned();
+        assert!(matches!(envelope.signed_bytes(), Err(EnvelopeError::PayloadType(_))));
+        let envelope = Envelope::new(b"hello world");
+        assert_eq!(
+            envelope.signed_bytes().unwrap(),
+            b"DSSEv1 28 application/vnd.in-toto+json 11 hello world"
+        );
+    }
+}

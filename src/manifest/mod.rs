@@ -1,0 +1,21 @@
+//! The values that pass between stages: names, digests, pins, artifacts,
+//! claims, publications, and the bundle that users verify with.
+//!
+//! Nothing here does I/O. Every type that comes from a file is checked when it
+//! is parsed, so that code further on can rely on it.
+
+pub mod bundle;
+pub mod claim;
+pub mod digest;
+pub mod dsse;
+pub mod json;
+pub mod names;
+pub mod publication;
+pub mod release;
+
+pub use bundle::Bundle;
+pub use claim::{Build, Pin, SourceArchive, Tag};
+pub use digest::Sha256;
+pub use names::{FileName, Holder, KeyName, MirrorName, Product, RepoPath, Version};
+pub use publication::{Class, Entry, Publication};
+pub use release::{Artifact, Kind};

@@ -1,0 +1,136 @@
+//! What long work tells while it goes on. Only `cli::ui` turns it into words.
+
+use crate::manifest::Sha256;
+
+/// The stages that a person sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Fetching the tag and checking it.
+    Fetch,
+    /// Making the source archive.
+    Archive,
+    /// Building, in the sandbox.
+    Build,
+    /// Making checksums, provenance and the release manifest.
+    Stage,
+    /// Signing.
+    Sign,
+    /// Making snapshot, timestamp and bundles.
+    Seal,
+    /// Verifying what was sealed, before anybody sees it.
+    Check,
+    /// Pushing to a mirror.
+    Publish,
+    /// Hashing files to verify them.
+    Verify,
+    /// Downloading.
+    Download,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A stage began; `what` says on what it works.
+    Begin {
+        /// Which stage.
+        stage: Stage,
+        /// On what.
+        what: &'a str,
+    },
+    /// The stage will handle this many bytes.
+    Length(u64),
+    /// So many more bytes are done.
+    Advance(u64),
+    /// A program printed a line.
+    Output(&'a str),
+    /// The stage ended well; `evidence` is what a person should see.
+    Done {
+        /// Which stage.
+        stage: Stage,
+        /// What came out.
+        evidence: Evidence<'a>,
+    },
+    /// A program was started.
+    Program(&'a str),
+    /// A file was requested.
+    Request(&'a str),
+    /// Something that a person should know, which changes no result.
+    Warning(&'a str),
+}
+
+/// What a finished stage shows for itself.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Evidence<'a> {
+    /// A commit on a branch, and who signed its tag.
+    Fetched {
+        /// The branch.
+        branch: &'a str,
+        /// The commit.
+        commit: &'a str,
+        /// Who signed the tags.
+        signers: &'a [String],
+    },
+    /// A source archive.
+    Archived {
+        /// Digest of the tar.
+        tar: Sha256,
+        /// Number of files.
+        files: usize,
+    },
+    /// Artifacts.
+    Built {
+        /// How many.
+        artifacts: usize,
+        /// Seconds for all builds.
+        seconds: u64,
+        /// Whether a second build gave the same bytes.
+        twice: bool,
+    },
+    /// A release manifest that is ready to be signed.
+    Staged {
+        /// Digest of what is signed.
+        digest: Sha256,
+    },
+    /// Signatures.
+    Signed {
+        /// Who signed the manifest.
+        holders: &'a [String],
+        /// How many may.
+        of: usize,
+    },
+    /// A sealed publication.
+    Sealed {
+        /// Its number.
+        serial: u64,
+    },
+    /// The self-check passed.
+    Checked {
+        /// For how many files.
+        files: usize,
+    },
+    /// A mirror holds it.
+    Published {
+        /// Which mirror.
+        mirror: &'a str,
+        /// Which publication.
+        serial: u64,
+        /// How many files were new.
+        files: usize,
+    },
+}
+
+/// Where events go.
+pub trait Progress: Sync {
+    /// Takes an event. Must not fail and must not block.
+    fn event(&self, event: Event<'_>);
+}
+
+/// Drops all events.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn event(&self, _: Event<'_>) {}
+}

@@ -1,0 +1,41 @@
+//! TUF metadata, reading and writing, as the profile in `ARCHITECTURE.md` says.
+//!
+//! Reading uses the transport-free core of `sigstore_tuf`, which passes the
+//! TUF project's conformance suite. On top of it, [`people`] counts holders
+//! instead of keys. Writing is small: [`draft`] prepares bytes and takes
+//! signatures back; it never sees a key.
+
+pub mod client;
+pub mod draft;
+pub mod key;
+pub mod people;
+pub mod policy;
+pub mod product;
+mod provider;
+
+use jiff::Timestamp;
+
+pub use client::Client;
+pub use client::Copies;
+pub use draft::Draft;
+pub use policy::SignedPolicy;
+pub use product::ProductRole;
+
+/// Re-exported so that `verify` can take readers without knowing transports.
+pub use crate::transport::Files;
+pub use crate::transport::TransportError;
+
+/// The version of the TUF specification that our metadata follows.
+pub const SPEC_VERSION: &str = "1.0.34";
+
+/// A moment before which nothing ever expired. The core is always asked with
+/// it: whether something is expired is judged once, by `verify`, which must be
+/// able to say STALE instead of failing.
+pub const BEFORE_ALL: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// Installs the pure-Rust cryptography for reading TUF. Call it first; calling
+/// it again does nothing.
+pub fn install_crypto() {
+    // An error only says that it was installed before.
+    let _ = sigstore_crypto::install_default_provider(&provider::RustCrypto);
+}

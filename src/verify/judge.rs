@@ -1,0 +1,175 @@
+//! The verdict on one file.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::Origin;
+use super::Rejection;
+use super::Trust;
+use super::claims;
+use super::claims::Built;
+use super::trust::Staleness;
+use crate::manifest::Artifact;
+use crate::manifest::FileName;
+use crate::manifest::Holder;
+use crate::manifest::Product;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::manifest::dsse::Envelope;
+
+/// A file to judge: the name that it goes by, and its content.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Its name, without folders.
+    pub name: String,
+    /// Its digest.
+    pub sha256: Sha256,
+    /// Its size in bytes.
+    pub length: u64,
+}
+
+/// VERIFIED or STALE, with the facts; REJECTED is an error.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// Listed by a role that meets its threshold, claims complete, nothing expired.
+    Verified(Box<Facts>),
+    /// The same, but the time of something is over.
+    Stale(Box<Facts>, Vec<Staleness>),
+}
+
+impl Verdict {
+    /// The facts, whatever the verdict.
+    pub fn facts(&self) -> &Facts {
+        match self {
+            Self::Verified(facts) | Self::Stale(facts, _) => facts,
+        }
+    }
+}
+
+/// What is known about a file that was released.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The product.
+    pub product: Product,
+    /// The release.
+    pub version: Version,
+    /// The file as it is listed.
+    pub artifact: Artifact,
+    /// The people who signed the release manifest.
+    pub signed_by: BTreeSet<Holder>,
+    /// All who may sign it.
+    pub holders: BTreeSet<Holder>,
+    /// How many must sign it.
+    pub threshold: usize,
+    /// Who built it.
+    pub built: Built,
+    /// Until when this verdict holds.
+    pub good_until: Timestamp,
+    /// When the newest known state was sealed.
+    pub sealed: Option<Timestamp>,
+    /// Who said that it is the newest.
+    pub freshness: Origin,
+    /// The safety rules that the project has switched off.
+    pub insecure: Vec<String>,
+}
+
+/// Judges the files of one product.
+pub struct Judge {
+    trust: Trust,
+    claims: Vec<Envelope>,
+    built: BTreeMap<Version, Built>,
+    by_digest: HashMap<Sha256, Vec<(Version, FileName)>>,
+}
+
+impl Judge {
+    /// A judge who trusts `trust` and knows these claims.
+    pub fn new(trust: Trust, claims: Vec<Envelope>) -> Self {
+        let mut by_digest: HashMap<Sha256, Vec<(Version, FileName)>> = HashMap::new();
+        for (version, files) in &trust.listing().releases {
+            for file in files.values() {
+                by_digest.entry(file.sha256).or_default().push((version.clone(), file.name.clone()));
+            }
+        }
+        Self { trust, claims, built: BTreeMap::new(), by_digest }
+    }
+
+    /// What this judge trusts.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The verdict on a file at the time `now`.
+    ///
+    /// # Errors
+    /// REJECTED, with the reason.
+    pub fn judge(&mut self, subject: &Subject, now: Timestamp) -> Result<Verdict, Rejection> {
+        let (version, artifact) = self.find(subject)?;
+        let built = match self.built.get(&version) {
+            Some(built) => built.clone(),
+            None => {
+                let built = claims::check(&self.trust, &version, &self.claims)?;
+                self.built.entry(version.clone()).or_insert(built).clone()
+            }
+        };
+        Ok(verdict(&self.trust, &version, &artifact, built, now))
+    }
+
+    /// Adds claims that were found elsewhere.
+    pub fn add_claims(&mut self, claims: impl IntoIterator<Item = Envelope>) {
+        self.claims.extend(claims);
+    }
+
+    /// The release that a file belongs to, and the file as it is listed.
+    ///
+    /// # Errors
+    /// Renamed, altered, or unlisted.
+    pub fn find(&self, subject: &Subject) -> Result<(Version, Artifact), Rejection> {
+        let releases = &self.trust.listing().releases;
+        let name = || subject.name.clone();
+        let product = || self.trust.product().clone();
+        let same_content = self.by_digest.get(&subject.sha256).map(Vec::as_slice).unwrap_or_default();
+        if let Some((version, file)) = same_content.iter().rev().find(|(_, file)| file.as_str() == subject.name)
+            && let Some(artifact) = releases.get(version).and_then(|files| files.get(file))
+            && artifact.length == subject.length
+        {
+            return Ok((version.clone(), artifact.clone()));
+        }
+        if let Some((version, file)) = same_content.last() {
+            let (listed, version) = (file.clone(), version.clone());
+            return Err(Rejection::Renamed { name: name(), listed, product: product(), version });
+        }
+        // The newest release that lists the name is the one that was meant.
+        let same_name = releases.iter().rev().find_map(|(version, files)| {
+            files.values().find(|file| file.name.as_str() == subject.name).map(|file| (version.clone(), file.sha256))
+        });
+        Err(match same_name {
+            Some((version, expected)) => {
+                Rejection::Altered { name: name(), product: product(), version, found: subject.sha256, expected }
+            }
+            None => Rejection::Unlisted { name: name(), product: product(), found: subject.sha256 },
+        })
+    }
+}
+
+/// The verdict on a listed file whose claims were checked.
+pub fn verdict(trust: &Trust, version: &Version, artifact: &Artifact, built: Built, now: Timestamp) -> Verdict {
+    let signers = trust.signers();
+    let facts = Box::new(Facts {
+        product: trust.product().clone(),
+        version: version.clone(),
+        artifact: artifact.clone(),
+        signed_by: signers.signed.clone(),
+        holders: signers.holders.clone(),
+        threshold: signers.threshold,
+        built,
+        good_until: trust.good_until(),
+        sealed: trust.sealed(),
+        freshness: trust.freshness_origin().clone(),
+        insecure: trust.policy().insecure.clone(),
+    });
+    let stale = trust.stale(now);
+    if stale.is_empty() { Verdict::Verified(facts) } else { Verdict::Stale(facts, stale) }
+}

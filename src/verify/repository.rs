@@ -1,0 +1,250 @@
+//! Verifies a whole repository: all metadata, and every byte of every release
+//! under each of its names.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Origin;
+use super::Rejection;
+use super::Source;
+use super::Trust;
+use super::VerifyError;
+use super::claims;
+use super::claims::Built;
+use super::judge;
+use super::judge::Verdict;
+use super::strict;
+use crate::manifest::Artifact;
+use crate::manifest::Bundle;
+use crate::manifest::Product;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::manifest::bundle;
+use crate::manifest::dsse;
+use crate::manifest::dsse::Envelope;
+use crate::manifest::release;
+use crate::progress::Event;
+use crate::progress::Progress;
+use crate::progress::Stage;
+use crate::tuf::Client;
+use crate::tuf::Files;
+use crate::tuf::TransportError;
+
+/// What a repository holds of one product.
+#[derive(Debug)]
+pub struct Checked {
+    /// What is trusted about the product.
+    pub trust: Trust,
+    /// The verdict on each file of each release.
+    pub files: Vec<Verdict>,
+}
+
+/// Reads a repository's metadata from the pinned root forward.
+///
+/// # Errors
+/// Metadata that breaks the TUF workflow, or files that cannot be read.
+pub fn fetch(
+    files: &Arc<dyn Files>,
+    pinned_root: &[u8],
+    product: Option<&Product>,
+) -> Result<(Source, Vec<Product>), VerifyError> {
+    let origin = Origin::Repository(files.place());
+    let mut client = Client::new(Arc::clone(files), pinned_root).map_err(Rejection::Root)?;
+    let failed = |file: &str, error| VerifyError::of_client(&origin, file, error);
+    client.refresh().map_err(|error| failed("metadata", error))?;
+    let wanted = match product {
+        Some(product) => vec![product.clone()],
+        None => client.delegated(),
+    };
+    let mut loaded = Vec::new();
+    for product in wanted {
+        if client.has_role(&product) {
+            client.load(&product).map_err(|error| failed(&format!("{product}.json"), error))?;
+            loaded.push(product);
+        }
+    }
+    let copies = client.copies().map_err(|error| failed("metadata", error))?;
+    Ok((Source { origin, copies }, loaded))
+}
+
+/// What the repository and everything else known lead to, for one product.
+///
+/// # Errors
+/// As [`Trust::establish`]; also a repository that serves less than was seen.
+pub fn trust_of(
+    served: &Source,
+    product: &Product,
+    pinned_root: &[u8],
+    others: &[Source],
+) -> Result<Trust, Rejection> {
+    let alone = Trust::establish(pinned_root, product, std::slice::from_ref(served))?;
+    let mut sources = others.to_vec();
+    sources.push(served.clone());
+    let trust = Trust::establish(pinned_root, product, &sources)?;
+    trust.refuse_rollback(&alone)?;
+    Ok(trust)
+}
+
+/// The claims about a release that a repository serves.
+///
+/// # Errors
+/// Files that cannot be read, or that are not claims.
+pub fn claims_of(files: &dyn Files, trust: &Trust, version: &Version) -> Result<Vec<Envelope>, VerifyError> {
+    let mut envelopes = Vec::new();
+    let mut asked = std::collections::BTreeSet::new();
+    for claim_key in trust.policy().claims.values() {
+        if !asked.insert(&claim_key.holder) {
+            continue;
+        }
+        let path = format!("releases/{}/{version}/{}", trust.product(), release::claim_file(&claim_key.holder));
+        if let Some(bytes) = files.read(&path, dsse::MAX_ENVELOPE)? {
+            let place = format!("{}/{path}", files.place());
+            envelopes.push(
+                serde_json::from_slice(&bytes)
+                    .map_err(|error| Rejection::File { place, reason: format!("not a DSSE envelope: {error}") })?,
+            );
+        }
+    }
+    Ok(envelopes)
+}
+
+/// Verifies everything below `files`.
+///
+/// # Errors
+/// The first thing that is not as signed metadata says, or that cannot be read.
+pub fn check(
+    files: &Arc<dyn Files>,
+    pinned_root: &[u8],
+    seen: &[Source],
+    now: Timestamp,
+    progress: &dyn Progress,
+) -> Result<Vec<Checked>, VerifyError> {
+    let (served, products) = fetch(files, pinned_root, None)?;
+    let mut checked = Vec::new();
+    for product in products {
+        let trust = trust_of(&served, &product, pinned_root, seen)?;
+        let what = format!("{product} at {}", files.place());
+        progress.event(Event::Begin { stage: Stage::Verify, what: &what });
+        let total: u64 = trust.listing().releases.values().flat_map(|files| files.values()).map(|f| f.length).sum();
+        progress.event(Event::Length(total.saturating_mul(2)));
+        let mut verdicts = Vec::new();
+        for version in trust.listing().releases.keys() {
+            let built = release(files.as_ref(), &trust, version, pinned_root, progress)?;
+            for artifact in trust.listing().releases[version].values() {
+                verdicts.push(judge::verdict(&trust, version, artifact, built.clone(), now));
+            }
+        }
+        if !trust.listing().releases.is_empty() {
+            let path = format!("bundles/{product}{}", bundle::SUFFIX);
+            check_bundle(files.as_ref(), &path, pinned_root)?;
+        }
+        checked.push(Checked { trust, files: verdicts });
+    }
+    Ok(checked)
+}
+
+/// Verifies one release: its files under both names, claims, checksums, bundle.
+fn release(
+    files: &dyn Files,
+    trust: &Trust,
+    version: &Version,
+    pinned_root: &[u8],
+    progress: &dyn Progress,
+) -> Result<Built, VerifyError> {
+    let product = trust.product();
+    let artifacts: Vec<&Artifact> = trust.listing().releases[version].values().collect();
+    let mut work = Vec::new();
+    for artifact in &artifacts {
+        work.push((format!("targets/{product}/{version}/{}.{}", artifact.sha256, artifact.name), *artifact));
+        work.push((format!("releases/{product}/{version}/{}", artifact.name), *artifact));
+    }
+    in_parallel(&work, |(path, artifact)| check_file(files, path, artifact, progress))?;
+
+    let checksums = format!("releases/{product}/{version}/{}", release::CHECKSUMS);
+    let listed: Vec<Artifact> = artifacts
+        .iter()
+        .filter(|file| file.kind != crate::manifest::Kind::Checksums)
+        .map(|file| (*file).clone())
+        .collect();
+    let expected = release::checksums(&listed);
+    let place = format!("{}/{checksums}", files.place());
+    match files.read(&checksums, expected.len() as u64)? {
+        Some(found) if found == expected.as_bytes() => {}
+        Some(_) => {
+            return Err(Rejection::File { place, reason: "differs from the release manifest".to_owned() }.into());
+        }
+        None => return Err(Rejection::File { place, reason: "is missing".to_owned() }.into()),
+    }
+    check_bundle(files, &format!("releases/{product}/{version}/{}", release::bundle_file(product, version)), pinned_root)?;
+    let envelopes = claims_of(files, trust, version)?;
+    Ok(claims::check(trust, version, &envelopes)?)
+}
+
+fn check_bundle(files: &dyn Files, path: &str, pinned_root: &[u8]) -> Result<(), VerifyError> {
+    let place = format!("{}/{path}", files.place());
+    let Some(bytes) = files.read(path, bundle::MAX_BUNDLE)? else {
+        return Err(Rejection::File { place, reason: "is missing".to_owned() }.into());
+    };
+    let bundle = Bundle::parse(&bytes).map_err(|source| Rejection::Bundle { name: path.to_owned(), source })?;
+    strict::check(path, &bundle, pinned_root)?;
+    Ok(())
+}
+
+/// Compares a file with what is listed, reading no more than is listed.
+fn check_file(files: &dyn Files, path: &str, artifact: &Artifact, progress: &dyn Progress) -> Result<(), VerifyError> {
+    let place = format!("{}/{path}", files.place());
+    progress.event(Event::Request(&place));
+    let Some(opened) = files.open(path)? else {
+        return Err(Rejection::File { place, reason: "is missing".to_owned() }.into());
+    };
+    let bounded = opened.content.take(artifact.length.saturating_add(1));
+    let (sha256, length) = Sha256::of_reader(bounded, &mut |count| progress.event(Event::Advance(count)))
+        .map_err(|source| TransportError::Read { place: place.clone(), source })?;
+    let reason = if length > artifact.length {
+        format!("is longer than the {} bytes that are listed", artifact.length)
+    } else if length < artifact.length {
+        format!("has {length} bytes, {} are listed", artifact.length)
+    } else if sha256 != artifact.sha256 {
+        format!("has SHA-256 {sha256}, {} is listed", artifact.sha256)
+    } else {
+        return Ok(());
+    };
+    Err(Rejection::File { place, reason }.into())
+}
+
+/// Runs `job` over all items on all cores; gives the first error.
+///
+/// # Errors
+/// That of the first item, in order, whose job failed.
+pub fn in_parallel<T: Sync, E: Send>(items: &[T], job: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failed = std::sync::Mutex::new(None::<(usize, E)>);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().max(1));
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(item) = items.get(index) else {
+                        return;
+                    };
+                    if let Err(error) = job(item) {
+                        let mut slot = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        if slot.as_ref().is_none_or(|(first, _)| index < *first) {
+                            *slot = Some((index, error));
+                        }
+                        // Others finish the item they have; nobody takes a new one.
+                        next.store(items.len(), std::sync::atomic::Ordering::Relaxed);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
