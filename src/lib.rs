@@ -16,3 +16,13 @@ pub mod tuf;
 pub mod verify;
 
 pub mod cli;
+#[cfg(feature = "terminal")]
+pub mod policy;
+#[cfg(feature = "terminal")]
+pub mod process;
+#[cfg(feature = "terminal")]
+pub mod home;
+#[cfg(feature = "terminal")]
+pub mod openpgp;
+#[cfg(feature = "terminal")]
+pub mod source;

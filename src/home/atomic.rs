@@ -1,0 +1,117 @@
+//! Files that are whole or not there.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::HomeError;
+use crate::manifest::Sha256;
+use crate::manifest::json;
+
+/// Longer state files are refused.
+const MAX_STATE: u64 = 64 << 20;
+
+/// Replaces a file: written beside it, synced, renamed over it. After a power
+/// cut the old or the new content is there.
+///
+/// # Errors
+/// The folder cannot be written; the old file is as it was.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let run = || -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        sync_folder(folder)
+    };
+    run().map_err(|source| HomeError::io(path, source))
+}
+
+/// Writes a state file in compact JSON.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
+    let mut bytes =
+        json::to_vec(value).map_err(|error| HomeError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+    bytes.push(b'\n');
+    write(path, &bytes)
+}
+
+/// Reads a state file; `None` if there is none.
+///
+/// # Errors
+/// It cannot be read, is too long, damaged, or of a newer version.
+pub fn read_json<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>, HomeError> {
+    let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
+    let Some(bytes) =
+        crate::transport::read_plain(path, MAX_STATE).map_err(|error| damaged(error.to_string()))?
+    else {
+        return Ok(None);
+    };
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    match value["version"].as_u64() {
+        Some(found) if found > u64::from(version) => Err(HomeError::Newer(path.to_owned())),
+        Some(_) => serde_json::from_value(value).map(Some).map_err(|error| damaged(error.to_string())),
+        None => Err(damaged("it has no version".to_owned())),
+    }
+}
+
+/// Makes names in a folder durable.
+///
+/// # Errors
+/// The folder cannot be synced.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Makes a folder, and the names of all new folders above it, durable.
+///
+/// # Errors
+/// A folder cannot be made.
+pub fn make_folder(folder: &Path) -> Result<(), HomeError> {
+    let run = || -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(folder)?;
+        folder.parent().map_or(Ok(()), sync_folder)
+    };
+    run().map_err(|source| HomeError::io(folder, source))
+}
+
+/// Gives a file one more name. A name that is there already must have the same
+/// content; it is never replaced.
+///
+/// # Errors
+/// The name is taken by other content, or cannot be made.
+pub fn link(from: &Path, to: &Path) -> Result<(), HomeError> {
+    if let Some(folder) = to.parent() {
+        make_folder(folder)?;
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if digest(from)? == digest(to)? { Ok(()) } else { Err(HomeError::Conflict(to.to_owned())) }
+        }
+        Err(error) => Err(HomeError::io(to, error)),
+    }
+}
+
+/// The digest of a file's content.
+///
+/// # Errors
+/// It cannot be read.
+pub fn digest(path: &Path) -> Result<Sha256, HomeError> {
+    let run = || Sha256::of_reader(File::open(path)?, &mut |_| {}).map(|(sha256, _)| sha256);
+    run().map_err(|source| HomeError::io(path, source))
+}

@@ -1,0 +1,55 @@
+//! Places where tests kill the program, to show that it resumes.
+
+/// The steps of a cut, in order. In debug builds `RELEASE_FAIL_AT=STEP` kills
+/// the program there as `kill -9` would; `STEP:N` at the N-th time.
+pub const STEPS: [&str; 22] = [
+    "fetch.done",
+    "archive.done",
+    "build.first",
+    "build.done",
+    "stage.done",
+    "claim.asked",
+    "claim.signed",
+    "role.asked",
+    "role.signed",
+    "openpgp.asked",
+    "openpgp.signed",
+    "seal.begun",
+    "seal.snapshot",
+    "seal.timestamp",
+    "seal.checked",
+    "seal.linked",
+    "seal.recorded",
+    "publish.begun",
+    "publish.file",
+    "publish.pointer",
+    "publish.timestamp",
+    "publish.recorded",
+];
+
+/// Passes a step. Does nothing in release builds.
+pub fn step(name: &str) {
+    debug_assert!(STEPS.contains(&name), "unknown step {name}");
+    #[cfg(debug_assertions)]
+    fail_if_asked(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+#[cfg(debug_assertions)]
+fn fail_if_asked(name: &str) {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering;
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+
+    let Ok(wanted) = std::env::var("RELEASE_FAIL_AT") else {
+        return;
+    };
+    let (wanted, nth) = match wanted.split_once(':') {
+        Some((step, nth)) => (step, nth.parse().unwrap_or(1)),
+        None => (wanted.as_str(), 1),
+    };
+    if wanted == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == nth {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}

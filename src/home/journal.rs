@@ -1,0 +1,296 @@
+//! The journal: what this terminal did, in a chain of hashes.
+//!
+//! One JSON object in compact form a line:
+//!
+//! ```json
+//! {"event":{"kind":"ask",…},"prev":"<sha256 of the line before>","time":"…","version":1}
+//! ```
+//!
+//! The first line's `prev` is all zeros. The head, the digest of the last line,
+//! stands in every provenance. A key is asked to sign only after the journal
+//! says so on disk; that is how a restart knows what a key may have signed.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::HomeError;
+use crate::manifest::Holder;
+use crate::manifest::KeyName;
+use crate::manifest::MirrorName;
+use crate::manifest::Pin;
+use crate::manifest::Product;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::manifest::json;
+
+/// The version of the lines that this program writes and reads.
+const VERSION: u32 = 1;
+/// A longer journal is refused.
+const MAX_LENGTH: u64 = 1 << 30;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The home was made.
+    Init {
+        /// Digest of the first root.
+        root: Sha256,
+    },
+    /// A cut fixed what it builds.
+    Pin {
+        /// The product.
+        product: Product,
+        /// The version.
+        release: Version,
+        /// The pin.
+        pin: Pin,
+    },
+    /// A build ended well.
+    Build {
+        /// The product.
+        product: Product,
+        /// The version.
+        release: Version,
+        /// Digest of the recipe.
+        recipe: Sha256,
+        /// Digest of the environment.
+        environment: Sha256,
+        /// Digest of `SHA256SUMS` of the artifacts.
+        artifacts: Sha256,
+    },
+    /// A person confirmed what will be signed.
+    Confirm {
+        /// The product.
+        product: Product,
+        /// The version.
+        release: Version,
+        /// Digest of the release manifest.
+        manifest: Sha256,
+        /// Who started the cut.
+        starter: Holder,
+    },
+    /// A key is about to be asked for a signature.
+    Ask {
+        /// The key.
+        key: KeyName,
+        /// What it signs: `kestrel 3`, `claim kestrel 2.4.0`.
+        what: String,
+        /// Digest of what it signs.
+        digest: Sha256,
+    },
+    /// A publication was sealed.
+    Seal {
+        /// Its number.
+        serial: u64,
+        /// What for.
+        purpose: String,
+        /// Digest of its `timestamp.json`.
+        timestamp: Sha256,
+    },
+    /// A mirror holds a publication.
+    Publish {
+        /// The mirror.
+        mirror: MirrorName,
+        /// The publication.
+        serial: u64,
+    },
+    /// A cut was given up; its version and role number are burned.
+    Abandon {
+        /// The product.
+        product: Product,
+        /// The version.
+        release: Version,
+        /// The number of the product's role that it would have had.
+        number: Option<u64>,
+    },
+    /// The last line was torn by a crash, and was cut off.
+    Torn {
+        /// Its length in bytes.
+        length: u64,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    version: u32,
+    time: Timestamp,
+    prev: Sha256,
+    event: Event,
+}
+
+/// The journal, read whole and open for appending.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    events: Vec<(Timestamp, Event)>,
+    head: Sha256,
+    torn: u64,
+}
+
+impl Journal {
+    /// Reads a journal and checks its chain. A missing one is empty.
+    ///
+    /// # Errors
+    /// It cannot be read, was written by a newer release, or its chain is
+    /// broken. A torn last line is no error; the next append cuts it off.
+    pub fn open(path: &Path) -> Result<Self, HomeError> {
+        let damaged =
+            |number: usize, reason: String| HomeError::Damaged { path: path.to_owned(), reason: format!("line {number}: {reason}") };
+        let bytes = crate::transport::read_plain(path, MAX_LENGTH).map_err(|error| damaged(0, error.to_string()))?.unwrap_or_default();
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
+        let mut journal = Self {
+            path: path.to_owned(),
+            events: Vec::new(),
+            head: Sha256::from([0; 32]),
+            torn: (bytes.len() - whole) as u64,
+        };
+        for (line, number) in bytes[..whole].split_inclusive(|b| *b == b'\n').zip(1..) {
+            let line = &line[..line.len() - 1];
+            let value = json::from_slice_strict(line).map_err(|error| damaged(number, error.to_string()))?;
+            if value["version"].as_u64().is_some_and(|version| version > u64::from(VERSION)) {
+                return Err(HomeError::Newer(path.to_owned()));
+            }
+            let parsed: Line = json::typed(value).map_err(|error| damaged(number, error.to_string()))?;
+            if parsed.prev != journal.head {
+                return Err(damaged(number, "it does not follow the line before".to_owned()));
+            }
+            journal.head = Sha256::of(line);
+            journal.events.push((parsed.time, parsed.event));
+        }
+        Ok(journal)
+    }
+
+    /// The digest of the last line.
+    pub fn head(&self) -> Sha256 {
+        self.head
+    }
+
+    /// All events, oldest first.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter().map(|(_, event)| event)
+    }
+
+    /// When the last event was.
+    pub fn last_time(&self) -> Option<Timestamp> {
+        self.events.last().map(|(time, _)| *time)
+    }
+
+    /// Appends an event; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn append(&mut self, now: Timestamp, event: Event) -> Result<(), HomeError> {
+        if self.torn > 0 {
+            let whole = self.path.metadata().map_err(|e| HomeError::io(&self.path, e))?.len() - self.torn;
+            let length = std::mem::take(&mut self.torn);
+            OpenOptions::new()
+                .write(true)
+                .open(&self.path)
+                .and_then(|file| file.set_len(whole))
+                .map_err(|error| HomeError::io(&self.path, error))?;
+            self.write(now, Event::Torn { length })?;
+        }
+        self.write(now, event)
+    }
+
+    fn write(&mut self, now: Timestamp, event: Event) -> Result<(), HomeError> {
+        let line = Line { version: VERSION, time: now, prev: self.head, event };
+        let mut bytes = json::to_vec(&line)
+            .map_err(|error| HomeError::Damaged { path: self.path.clone(), reason: error.to_string() })?;
+        let head = Sha256::of(&bytes);
+        bytes.push(b'\n');
+        let append = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+            file.write_all(&bytes)?;
+            file.sync_all()
+        };
+        append().map_err(|source| HomeError::io(&self.path, source))?;
+        self.head = head;
+        self.events.push((now, line.event));
+        Ok(())
+    }
+
+    /// Records that `key` is about to be asked to sign. No key ever signs two
+    /// payloads under one name.
+    ///
+    /// # Errors
+    /// The key was asked before to sign something else under that name.
+    pub fn ask(&mut self, now: Timestamp, key: &KeyName, what: &str, digest: Sha256) -> Result<(), HomeError> {
+        let mut asked = false;
+        for event in self.events() {
+            match event {
+                Event::Ask { key: other, what: before, digest: signed } if other == key && before == what => {
+                    if *signed != digest {
+                        return Err(HomeError::SecondPayload {
+                            key: key.to_string(),
+                            what: what.to_owned(),
+                            before: *signed,
+                            now: digest,
+                        });
+                    }
+                    asked = true;
+                }
+                _ => {}
+            }
+        }
+        // Asking again for the same is a restart; the journal says it once.
+        if asked { Ok(()) } else { self.append(now, Event::Ask { key: key.clone(), what: what.to_owned(), digest }) }
+    }
+
+    /// Whether a key was asked to sign under this name.
+    pub fn was_asked(&self, what: &str) -> bool {
+        self.events().any(|event| matches!(event, Event::Ask { what: asked, .. } if asked == what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(journal: &mut Journal, what: &str, digest: u8) -> Result<(), HomeError> {
+        let key = "alice-release".parse().unwrap();
+        journal.ask(Timestamp::UNIX_EPOCH, &key, what, Sha256::from([digest; 32]))
+    }
+
+    #[test]
+    fn a_key_never_signs_two_payloads_under_one_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        ask(&mut Journal::open(&path).unwrap(), "kestrel 1", 1).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        ask(&mut journal, "kestrel 1", 1).unwrap();
+        assert_eq!(journal.events().count(), 1);
+        assert!(matches!(ask(&mut journal, "kestrel 1", 2), Err(HomeError::SecondPayload { .. })));
+        ask(&mut journal, "kestrel 2", 2).unwrap();
+    }
+
+    #[test]
+    fn a_changed_line_breaks_the_chain_and_a_torn_one_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut journal = Journal::open(&path).unwrap();
+        for number in 0..3 {
+            ask(&mut journal, &format!("kestrel {number}"), number).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("kestrel 1", "kestrel 7", 1)).unwrap();
+        assert!(matches!(Journal::open(&path), Err(HomeError::Damaged { .. })));
+
+        std::fs::write(&path, format!("{text}{{\"torn")).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.events().count(), 3);
+        ask(&mut journal, "kestrel 4", 4).unwrap();
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.events().nth(3), Some(&Event::Torn { length: 6 }));
+        assert_eq!(journal.events().count(), 5);
+    }
+}

@@ -1,0 +1,237 @@
+//! The terminal's state folder. It can be moved; a home belongs to one terminal.
+//!
+//! ```text
+//! policy.toml  terminal.toml  lock      every command that writes holds the lock
+//! keys/                                 public keys, certificates; software keys
+//! repository/                           only sealed things
+//! cuts/<product>-<version>/             cut.json, stage/, logs: resumable at any point
+//! publications/<serial>.json            what each seal added; <serial>.partial/ while one is made
+//! mirrors/<name>.json                   what each mirror holds
+//! inputs/<sha256>                       inputs of builds, by hash
+//! journal.jsonl                         each line holds the hash of the line before
+//! ```
+
+pub mod atomic;
+pub mod cut;
+pub mod failpoint;
+pub mod journal;
+pub mod lock;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::manifest::MirrorName;
+use crate::manifest::Product;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::policy::ConfigError;
+use crate::policy::Policy;
+use crate::policy::Terminal;
+
+pub use cut::CutState;
+pub use failpoint::step;
+pub use journal::Event;
+pub use journal::Journal;
+pub use lock::Lock;
+
+/// Longer configuration files are refused.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// An open home: its folder and its two configuration files.
+#[derive(Debug, Clone)]
+pub struct Home {
+    folder: PathBuf,
+    /// `policy.toml`.
+    pub policy: Policy,
+    /// Digest of `policy.toml`.
+    pub policy_digest: Sha256,
+    /// `terminal.toml`.
+    pub terminal: Terminal,
+}
+
+/// A home that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// There is no home there.
+    #[error("{} is not a home: it has no {missing}", .folder.display())]
+    NotAHome {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that is missing.
+        missing: &'static str,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A configuration file has a mistake.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A configuration file is too long or not text.
+    #[error("{} is not a text file of at most {MAX_CONFIG} bytes", .0.display())]
+    NotText(PathBuf),
+    /// Another command holds the lock.
+    #[error("another command is at work in this home: {holder}")]
+    Locked {
+        /// What it wrote about itself.
+        holder: String,
+    },
+    /// A state file was written by a newer version of this program.
+    #[error("{} was written by a newer release", .0.display())]
+    Newer(PathBuf),
+    /// A state file is damaged.
+    #[error("{} is damaged: {reason}", .path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A name is taken by other bytes.
+    #[error("{} exists with other content; it was not replaced", .0.display())]
+    Conflict(PathBuf),
+    /// A key would sign a second payload under one number.
+    #[error("key {key} was asked before to sign {what} with the digest {before}; it will not sign {now} under the same name")]
+    SecondPayload {
+        /// The key.
+        key: String,
+        /// What it was to sign.
+        what: String,
+        /// The digest before.
+        before: Sha256,
+        /// The digest now.
+        now: Sha256,
+    },
+}
+
+impl HomeError {
+    /// An I/O error at a path.
+    pub fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}
+
+impl Home {
+    /// Opens the home in `folder`.
+    ///
+    /// # Errors
+    /// A file is missing, unreadable, or has a mistake.
+    pub fn open(folder: &Path) -> Result<Self, HomeError> {
+        let (policy, policy_digest) = Self::read_config(folder, "policy.toml")?;
+        let (terminal, _) = Self::read_config(folder, "terminal.toml")?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            policy: Policy::parse(&folder.join("policy.toml"), policy)?,
+            policy_digest,
+            terminal: Terminal::parse(&folder.join("terminal.toml"), terminal)?,
+        })
+    }
+
+    fn read_config(folder: &Path, name: &'static str) -> Result<(String, Sha256), HomeError> {
+        let path = folder.join(name);
+        match read_text(&path)? {
+            Some(text) => {
+                let digest = Sha256::of(text.as_bytes());
+                Ok((text, digest))
+            }
+            None => Err(HomeError::NotAHome { folder: folder.to_owned(), missing: name }),
+        }
+    }
+
+    /// The folder of the home.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A path that a configuration file names, relative to the home.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// The terminal's own copy of the repository.
+    pub fn repository(&self) -> PathBuf {
+        self.folder.join("repository")
+    }
+
+    /// The folder of a cut.
+    pub fn cut(&self, product: &Product, version: &Version) -> PathBuf {
+        self.folder.join("cuts").join(format!("{product}-{version}"))
+    }
+
+    /// The folder of publications.
+    pub fn publications(&self) -> PathBuf {
+        self.folder.join("publications")
+    }
+
+    /// The state of a mirror.
+    pub fn mirror(&self, name: &MirrorName) -> PathBuf {
+        self.folder.join("mirrors").join(format!("{name}.json"))
+    }
+
+    /// An input of builds.
+    pub fn input(&self, sha256: Sha256) -> PathBuf {
+        self.folder.join("inputs").join(sha256.to_string())
+    }
+
+    /// Takes the lock, for a command that writes.
+    ///
+    /// # Errors
+    /// Another command holds it, or the file cannot be used.
+    pub fn lock(&self, command: &str) -> Result<Lock, HomeError> {
+        Lock::take(&self.folder, command)
+    }
+
+    /// Opens the journal.
+    ///
+    /// # Errors
+    /// It cannot be read, or its chain is broken.
+    pub fn journal(&self) -> Result<Journal, HomeError> {
+        Journal::open(&self.folder.join("journal.jsonl"))
+    }
+
+    /// All cuts that have a state, sorted by folder name.
+    ///
+    /// # Errors
+    /// A state cannot be read.
+    pub fn cuts(&self) -> Result<Vec<CutState>, HomeError> {
+        let folder = self.folder.join("cuts");
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(HomeError::io(&folder, error)),
+        };
+        let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        folders.sort();
+        let mut cuts = Vec::new();
+        for folder in folders {
+            if let Some(state) = CutState::load(&folder)? {
+                cuts.push(state);
+            }
+        }
+        Ok(cuts)
+    }
+}
+
+/// Reads a configuration file; `None` if there is none.
+///
+/// # Errors
+/// It cannot be read, is too long, or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<Option<String>, HomeError> {
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(HomeError::io(path, error)),
+    };
+    if !metadata.is_file() || metadata.len() > MAX_CONFIG {
+        return Err(HomeError::NotText(path.to_owned()));
+    }
+    let bytes = fs::read(path).map_err(|error| HomeError::io(path, error))?;
+    String::from_utf8(bytes).map(Some).map_err(|_| HomeError::NotText(path.to_owned()))
+}

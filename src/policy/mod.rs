@@ -1,0 +1,24 @@
+//! The three configuration files: `policy.toml` (the same on every terminal,
+//! signed), `terminal.toml` (true of this machine only), `release.toml` (the
+//! recipe, in the source tree).
+//!
+//! Unknown keys, wrong types and dangling names are errors with line, column
+//! and the nearest right word.
+
+mod policy_file;
+pub mod recipe;
+mod terminal;
+mod text;
+
+pub use policy_file::KeyEntry;
+pub use policy_file::Online;
+pub use policy_file::Policy;
+pub use policy_file::ProductPolicy;
+pub use policy_file::RoleEntry;
+pub use recipe::Recipe;
+pub use recipe::RecipeArtifact;
+pub use terminal::MirrorEntry;
+pub use terminal::Terminal;
+pub use terminal::Toolchain;
+pub use text::ConfigError;
+pub use text::Span;

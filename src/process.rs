@@ -1,0 +1,270 @@
+//! The only file that starts programs.
+//!
+//! Every program gets an empty environment, a fixed PATH and closed standard
+//! input unless more is asked for. What it prints is bounded.
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::io;
+use std::io::BufRead;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+
+use crate::progress::Event;
+use crate::progress::Progress;
+
+/// Where programs are looked for, whatever the caller's PATH says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// More output than this of a program whose output is collected is refused.
+const MAX_OUTPUT: u64 = 64 << 20;
+/// How much of a program's complaints is kept.
+const MAX_COMPLAINT: u64 = 64 << 10;
+
+/// A program that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessError {
+    /// It is not installed.
+    #[error("the program `{0}` is not installed")]
+    Missing(String),
+    /// It could not be started or talked to.
+    #[error("cannot run `{program}`")]
+    Io {
+        /// Which program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended with an error.
+    #[error("`{line}` failed ({status}){}", complaint_suffix(.complaint))]
+    Failed {
+        /// What was run.
+        line: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it printed on standard error.
+        complaint: String,
+    },
+    /// It printed too much.
+    #[error("`{0}` printed more than {MAX_OUTPUT} bytes")]
+    TooMuch(String),
+}
+
+fn complaint_suffix(complaint: &str) -> String {
+    if complaint.is_empty() { String::new() } else { format!(": {complaint}") }
+}
+
+/// A program to run.
+#[derive(Debug)]
+pub struct Program {
+    command: Command,
+    line: String,
+}
+
+/// What a program printed and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error, printable, on one line.
+    pub complaint: String,
+}
+
+impl Program {
+    /// The program `name`, found on the fixed PATH.
+    #[expect(clippy::disallowed_methods, reason = "the one place that starts programs")]
+    pub fn new(name: &str) -> Self {
+        let mut command = Command::new(name);
+        command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+        Self { command, line: name.to_owned() }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.line.push(' ');
+        self.line.push_str(&argument.as_ref().to_string_lossy());
+        self.command.arg(argument);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        for argument in arguments {
+            self = self.arg(argument.into());
+        }
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs in this folder.
+    #[must_use]
+    pub fn current_dir(mut self, folder: &Path) -> Self {
+        self.command.current_dir(folder);
+        self
+    }
+
+    /// Runs it and collects what it prints. An exit status other than zero is
+    /// no error here.
+    ///
+    /// # Errors
+    /// It is missing, cannot be run, or prints too much.
+    pub fn output(self, input: &[u8], progress: &dyn Progress) -> Result<Output, ProcessError> {
+        let line = self.line.clone();
+        let (stdout, status, complaint) = self.piped(
+            progress,
+            |stdin| stdin.write_all(input),
+            |stdout| {
+                let mut bytes = Vec::new();
+                stdout.take(MAX_OUTPUT + 1).read_to_end(&mut bytes).map(|_| bytes)
+            },
+        )?;
+        if stdout.len() as u64 > MAX_OUTPUT {
+            return Err(ProcessError::TooMuch(line));
+        }
+        Ok(Output { status, stdout, complaint })
+    }
+
+    /// Runs it, collects what it prints, and demands success.
+    ///
+    /// # Errors
+    /// As [`Self::output`], and any exit status but zero.
+    pub fn run(self, progress: &dyn Progress) -> Result<Vec<u8>, ProcessError> {
+        let line = self.line.clone();
+        let output = self.output(&[], progress)?;
+        succeeded(line, output.status, output.complaint)?;
+        Ok(output.stdout)
+    }
+
+    /// Feeds it from one thread while another reads what it prints, and demands
+    /// success.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and those of `read`.
+    pub fn exchange<T>(
+        self,
+        progress: &dyn Progress,
+        feed: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send,
+        read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+    ) -> Result<T, ProcessError> {
+        let line = self.line.clone();
+        let (result, status, complaint) = self.piped(progress, feed, read)?;
+        succeeded(line, status, complaint)?;
+        Ok(result)
+    }
+
+    fn piped<T>(
+        mut self,
+        progress: &dyn Progress,
+        feed: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send,
+        read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+    ) -> Result<(T, ExitStatus, String), ProcessError> {
+        progress.event(Event::Program(&self.line));
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let program = self.name();
+        let failed = |source| ProcessError::Io { program: program.clone(), source };
+        let mut child = self.spawn()?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(mut stdin), Some(mut stdout), Some(stderr)) = (stdin, stdout, stderr) else {
+            return Err(failed(io::ErrorKind::BrokenPipe.into()));
+        };
+        let (result, complaint) = std::thread::scope(|scope| {
+            // A program that ends before it has read all says why on its own.
+            scope.spawn(move || feed(&mut stdin));
+            let complaint = scope.spawn(move || collect_complaint(stderr));
+            let result = read(&mut stdout);
+            drop(stdout);
+            (result, complaint.join().unwrap_or_default())
+        });
+        let status = child.wait().map_err(failed)?;
+        // Where the program failed, that says more than a cut-off stream.
+        match result {
+            Ok(result) => Ok((result, status, complaint)),
+            Err(_) if !status.success() => Err(ProcessError::Failed { line: self.line, status, complaint }),
+            Err(source) => Err(failed(source)),
+        }
+    }
+
+    /// Runs it with both outputs in one stream, a call for each line. Gives the
+    /// exit status.
+    ///
+    /// # Errors
+    /// It is missing or cannot be run, or `line` fails.
+    pub fn lines(
+        mut self,
+        progress: &dyn Progress,
+        mut line: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<ExitStatus, ProcessError> {
+        progress.event(Event::Program(&self.line));
+        let program = self.name();
+        let failed = |source| ProcessError::Io { program: program.clone(), source };
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        self.command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+        let mut child = self.spawn()?;
+        // Our copies of the writing end, or the reader would never see the end.
+        drop(self);
+        let mut reader = io::BufReader::new(reader);
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            // A line without end must not fill the memory.
+            let count = (&mut reader).take(64 << 10).read_until(b'\n', &mut buffer).map_err(failed)?;
+            if count == 0 {
+                break;
+            }
+            line(&buffer).map_err(failed)?;
+        }
+        child.wait().map_err(failed)
+    }
+
+    fn name(&self) -> String {
+        self.command.get_program().to_string_lossy().into_owned()
+    }
+
+    fn spawn(&mut self) -> Result<Child, ProcessError> {
+        let program = self.name();
+        self.command.spawn().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ProcessError::Missing(program),
+            _ => ProcessError::Io { program, source },
+        })
+    }
+}
+
+/// Whether a program is on the fixed PATH.
+pub fn is_installed(name: &str) -> bool {
+    std::env::split_paths(PATH).any(|folder| folder.join(name).is_file())
+}
+
+fn succeeded(line: String, status: ExitStatus, complaint: String) -> Result<(), ProcessError> {
+    if status.success() { Ok(()) } else { Err(ProcessError::Failed { line, status, complaint }) }
+}
+
+/// Reads all that a program complains, keeps the beginning, and makes it fit
+/// for one line.
+fn collect_complaint(mut stderr: impl Read) -> String {
+    let mut bytes = Vec::new();
+    let _ = (&mut stderr).take(MAX_COMPLAINT).read_to_end(&mut bytes);
+    let _ = io::copy(&mut stderr, &mut io::sink());
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let shown: String = lines.join("; ").chars().flat_map(escape).collect();
+    shown
+}
+
+fn escape(c: char) -> Vec<char> {
+    if c == ' ' || c.is_ascii_graphic() { vec![c] } else { c.escape_default().collect() }
+}

@@ -1,0 +1,279 @@
+//! Source control → pin and source archive.
+//!
+//! Everything that git delivers is foreign: it is fetched into a fresh bare
+//! repository without hooks or configuration, checked by git's fsck, and read
+//! from there object by object. There is no checkout.
+
+mod archive;
+mod git;
+mod tag;
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use crate::manifest::FileName;
+use crate::manifest::Pin;
+use crate::manifest::SourceArchive;
+use crate::manifest::claim::GitId;
+use crate::manifest::names::quoted;
+use crate::openpgp::OpenPgpError;
+use crate::process::ProcessError;
+use crate::progress::Progress;
+
+pub use archive::COMPRESSOR;
+pub use tag::Maintainers;
+
+use self::git::Git;
+
+/// What to fetch.
+pub struct Request<'a> {
+    /// Path or `file://` URL of the git repository.
+    pub source: &'a str,
+    /// The folder that relative paths start from.
+    pub base: &'a Path,
+    /// The release tag.
+    pub tag: &'a str,
+    /// The branches that releases are made from; at most one `*`.
+    pub branch: &'a str,
+    /// Who may sign tags.
+    pub maintainers: &'a Maintainers,
+    /// How many of them must have signed.
+    pub threshold: u32,
+    /// What an earlier fetch of the same cut has pinned.
+    pub pinned: Option<&'a Pin>,
+}
+
+/// Source that is not what may be released, or that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// A program failed. The network or the repository may be at fault; trying
+    /// again may help.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The source is neither a path nor a `file://` URL.
+    #[error("source {} is neither a path nor a file:// URL", quoted(.0))]
+    Scheme(String),
+    /// A file of this terminal cannot be used.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file with maintainers' keys is malformed.
+    #[error("{} lists no usable keys: {reason}", .path.display())]
+    Keys {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The repository has no such tag.
+    #[error("the source has no tag {}", quoted(.0))]
+    NoTag(String),
+    /// A lightweight tag, or a tag of something else than a commit.
+    #[error("tag {} is not an annotated tag of a commit: it is a {kind}", quoted(.tag))]
+    NotAnnotated {
+        /// The tag.
+        tag: String,
+        /// What it is.
+        kind: String,
+    },
+    /// A tag object that git would not make.
+    #[error("tag {} is malformed: {reason}", quoted(.tag))]
+    MalformedTag {
+        /// The tag.
+        tag: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The object says that it is another tag: an old tag under a new name.
+    #[error("tag {} is really tag {}, delivered under another name", quoted(.wanted), quoted(.inner))]
+    Renamed {
+        /// The name under which it came.
+        wanted: String,
+        /// The name in the signed object.
+        inner: String,
+    },
+    /// Nobody signed the tag.
+    #[error("tag {} is not signed", quoted(.0))]
+    Unsigned(String),
+    /// Nobody who may sign did.
+    #[error("tag {} is not signed by an enrolled maintainer: {reason}", quoted(.tag))]
+    UnknownSigner {
+        /// The tag.
+        tag: String,
+        /// What was found instead.
+        reason: String,
+    },
+    /// Too few maintainers signed.
+    #[error("{} of {need} maintainers signed tag {}: {}", .have.len(), quoted(.tag), .have.join(", "))]
+    TooFewSigners {
+        /// The tag.
+        tag: String,
+        /// Who signed.
+        have: Vec<String>,
+        /// How many must.
+        need: u32,
+    },
+    /// A sign-off is for another commit.
+    #[error("sign-off {} is on commit {}, not on {}", quoted(.tag), .found.short(), .wanted.short())]
+    SignoffElsewhere {
+        /// The sign-off tag.
+        tag: String,
+        /// Its commit.
+        found: GitId,
+        /// The commit of the release tag.
+        wanted: GitId,
+    },
+    /// The commit is not the head of a release branch.
+    #[error("commit {} of tag {} is not the head of a branch {}", .commit.short(), quoted(.tag), quoted(.branch))]
+    NotAHead {
+        /// The tag.
+        tag: String,
+        /// Its commit.
+        commit: GitId,
+        /// The branches that releases are made from.
+        branch: String,
+    },
+    /// The source serves something else than at the first fetch of this cut.
+    #[error("the source now serves {what} {found}; this cut has pinned {pinned}")]
+    Moved {
+        /// What.
+        what: String,
+        /// What it was.
+        pinned: String,
+        /// What it is.
+        found: String,
+    },
+    /// A file that a source archive must not hold.
+    #[error("commit {} holds {}: {reason}", .commit.short(), quoted(.path))]
+    Tree {
+        /// The commit.
+        commit: GitId,
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The commit has no such file.
+    #[error("commit {} has no {file}", .commit.short())]
+    NoFile {
+        /// The commit.
+        commit: GitId,
+        /// The file.
+        file: &'static str,
+    },
+    /// git printed what it never prints.
+    #[error("git gave an unexpected answer to `{0}`")]
+    Answer(&'static str),
+    /// A signature cannot be read.
+    #[error(transparent)]
+    OpenPgp(#[from] OpenPgpError),
+}
+
+impl SourceError {
+    /// Whether trying again may help: nothing was found wrong with the source.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Process(_) | Self::Io { .. } | Self::Keys { .. } | Self::Scheme(_))
+    }
+}
+
+/// A fetched and checked source.
+pub struct Source<'a> {
+    git: Git<'a>,
+    /// The pin.
+    pub pin: Pin,
+}
+
+/// Fetches the tag and the branches into a fresh repository at `folder`, and
+/// checks them.
+///
+/// # Errors
+/// Anything that is not a release by enrolled maintainers from a release branch.
+pub fn fetch<'a>(
+    request: &Request<'_>,
+    folder: &'a Path,
+    now: Timestamp,
+    progress: &'a dyn Progress,
+) -> Result<Source<'a>, SourceError> {
+    let git = Git::init(folder, progress)?;
+    let url = git::local_url(request.source, request.base)?;
+    git.fetch(&url, request.tag, request.branch)?;
+
+    let tags = tag::check(&git, request, now)?;
+    let commit = tags.commit.clone();
+    let heads = git.refs(git::HEADS)?;
+    let (branch, head) = match request.pinned {
+        None => {
+            let at_commit = heads.into_iter().find(|(_, head)| *head == commit);
+            at_commit.ok_or_else(|| SourceError::NotAHead {
+                tag: request.tag.to_owned(),
+                commit: commit.clone(),
+                branch: request.branch.to_owned(),
+            })?
+        }
+        Some(pin) => {
+            same(&git, pin, &tags, &heads)?;
+            (pin.branch.clone(), pin.head.clone())
+        }
+    };
+    let commit_time = git.commit_time(&commit)?;
+    let pin = Pin { tags: tags.tags, commit, commit_time, branch, head };
+    Ok(Source { git, pin })
+}
+
+/// A later fetch of the same cut: the same objects, and the commit still on the
+/// branch. The branch itself may have moved on.
+fn same(git: &Git<'_>, pin: &Pin, tags: &tag::Checked, heads: &[(String, GitId)]) -> Result<(), SourceError> {
+    let moved = |what: &str, pinned: &str, found: &str| SourceError::Moved {
+        what: what.to_owned(),
+        pinned: pinned.to_owned(),
+        found: found.to_owned(),
+    };
+    if tags.commit != pin.commit {
+        return Err(moved("commit", pin.commit.as_str(), tags.commit.as_str()));
+    }
+    for tag in &pin.tags {
+        match tags.tags.iter().find(|found| found.name == tag.name) {
+            Some(found) if found.object == tag.object => {}
+            Some(found) => return Err(moved(&format!("tag {}", tag.name), tag.object.as_str(), found.object.as_str())),
+            None => return Err(moved(&format!("tag {}", tag.name), tag.object.as_str(), "nothing")),
+        }
+    }
+    let head = heads.iter().find(|(name, _)| *name == pin.branch).map(|(_, head)| head);
+    match head {
+        Some(head) if git.is_ancestor(&pin.commit, head)? => Ok(()),
+        Some(head) => Err(moved(&format!("branch {}", pin.branch), pin.commit.as_str(), head.as_str())),
+        None => Err(moved(&format!("branch {}", pin.branch), pin.commit.as_str(), "nothing")),
+    }
+}
+
+impl Source<'_> {
+    /// Reads a file of the pinned commit.
+    ///
+    /// # Errors
+    /// There is none, it is not a plain file, or it is longer than `max` bytes.
+    pub fn file(&self, name: &'static str, max: u64) -> Result<Vec<u8>, SourceError> {
+        self.git.file(&self.pin.commit, name, max)
+    }
+
+    /// Writes the source archive: the uncompressed tar to `tar`, and with `gz`
+    /// the compressed one beside it. All files stand below the folder `prefix`.
+    /// Gives the archive and the number of its files.
+    ///
+    /// # Errors
+    /// The commit holds what an archive must not hold; files cannot be written.
+    pub fn archive(
+        &self,
+        prefix: &str,
+        tar: &Path,
+        gz: Option<(&FileName, &Path)>,
+    ) -> Result<(SourceArchive, usize), SourceError> {
+        archive::write(&self.git, &self.pin, prefix, tar, gz)
+    }
+}
