@@ -10,6 +10,7 @@ compile_error!("choose at least the feature `verify`");
 #[cfg(feature = "terminal")]
 pub mod key;
 pub mod manifest;
+pub mod parallel;
 pub mod progress;
 pub mod transport;
 pub mod tuf;
@@ -26,3 +27,5 @@ pub mod home;
 pub mod openpgp;
 #[cfg(feature = "terminal")]
 pub mod source;
+#[cfg(feature = "terminal")]
+pub mod build;

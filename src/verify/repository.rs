@@ -25,6 +25,7 @@ use crate::manifest::bundle;
 use crate::manifest::dsse;
 use crate::manifest::dsse::Envelope;
 use crate::manifest::release;
+use crate::parallel::in_parallel;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Stage;
@@ -212,39 +213,4 @@ fn check_file(files: &dyn Files, path: &str, artifact: &Artifact, progress: &dyn
         return Ok(());
     };
     Err(Rejection::File { place, reason }.into())
-}
-
-/// Runs `job` over all items on all cores; gives the first error.
-///
-/// # Errors
-/// That of the first item, in order, whose job failed.
-pub fn in_parallel<T: Sync, E: Send>(items: &[T], job: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let failed = std::sync::Mutex::new(None::<(usize, E)>);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().max(1));
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some(item) = items.get(index) else {
-                        return;
-                    };
-                    if let Err(error) = job(item) {
-                        let mut slot = failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        if slot.as_ref().is_none_or(|(first, _)| index < *first) {
-                            *slot = Some((index, error));
-                        }
-                        // Others finish the item they have; nobody takes a new one.
-                        next.store(items.len(), std::sync::atomic::Ordering::Relaxed);
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        Some((_, error)) => Err(error),
-        None => Ok(()),
-    }
 }

@@ -24,6 +24,7 @@ use crate::manifest::Sha256;
 use crate::manifest::bundle;
 use crate::manifest::names::printable;
 use crate::manifest::release;
+use crate::parallel::in_parallel;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Stage;
@@ -194,7 +195,7 @@ fn hash_all(paths: &[PathBuf], ui: &Ui) -> Vec<Result<Subject, CommandError>> {
     ui.event(Event::Length(total));
     let slots: Vec<(&PathBuf, OnceLock<Result<Subject, CommandError>>)> =
         paths.iter().map(|path| (path, OnceLock::new())).collect();
-    let Ok(()) = repository::in_parallel(&slots, |(path, slot)| -> Result<(), std::convert::Infallible> {
+    let Ok(()) = in_parallel(&slots, |(path, slot)| -> Result<(), std::convert::Infallible> {
         let _ = slot.set(hash_one(path, ui));
         Ok(())
     });

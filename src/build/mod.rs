@@ -1,0 +1,331 @@
+//! Source archive → artifacts, in a sandbox without network.
+//!
+//! What is built is hostile: it may try to read keys, to call home, or to leave
+//! links where artifacts should be. It runs as nobody in particular, sees no
+//! home, no token, no network, and what it leaves is looked at only after all
+//! its processes are gone.
+
+mod compare;
+mod environment;
+mod sandbox;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Instant;
+
+use crate::manifest::Artifact;
+use crate::manifest::FileName;
+use crate::manifest::Product;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::manifest::names::quoted;
+use crate::policy::Recipe;
+use crate::process::ProcessError;
+use crate::progress::Event;
+use crate::progress::Progress;
+
+pub use environment::Environment;
+
+/// How many of the last lines of a log are shown when a build fails.
+const TAIL: usize = 20;
+
+/// What to build.
+pub struct Request<'a> {
+    /// The product.
+    pub product: &'a Product,
+    /// The version.
+    pub version: &'a Version,
+    /// How.
+    pub recipe: &'a Recipe,
+    /// The uncompressed source archive.
+    pub tar: &'a Path,
+    /// Where inputs are, by digest.
+    pub inputs: &'a dyn Fn(Sha256) -> PathBuf,
+    /// What the build sees besides `/usr`.
+    pub environment: &'a Environment,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: i64,
+    /// The folder to work in; logs stay there.
+    pub work: &'a Path,
+    /// The folder that artifacts go to, under their published names.
+    pub stage: &'a Path,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Built {
+    /// The artifacts, in the recipe's order.
+    pub artifacts: Vec<Artifact>,
+    /// How long all builds took, in seconds.
+    pub seconds: u64,
+}
+
+/// A build that did not give what the recipe says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The sandbox or another program of this terminal failed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A file of this terminal cannot be used.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The build environment cannot be described.
+    #[error("the build environment cannot be described: {0}")]
+    Environment(String),
+    /// The recipe's commands failed.
+    #[error("the build failed ({status}); its log is {}{}", .log.display(), tail_of(.tail))]
+    Failed {
+        /// How it ended.
+        status: ExitStatus,
+        /// Its log.
+        log: PathBuf,
+        /// The last lines of it, printable.
+        tail: Vec<String>,
+    },
+    /// An input is not there.
+    #[error("input {} (sha256 {sha256}) is not in the home; put it at {}", quoted(.path), .file.display())]
+    NoInput {
+        /// The path in the recipe.
+        path: String,
+        /// Its digest.
+        sha256: Sha256,
+        /// Where it should be.
+        file: PathBuf,
+    },
+    /// An input has other bytes than the recipe says.
+    #[error("input {} has SHA-256 {found}, the recipe says {expected}", quoted(.path))]
+    WrongInput {
+        /// The path in the recipe.
+        path: String,
+        /// The digest in the recipe.
+        expected: Sha256,
+        /// The digest of the file.
+        found: Sha256,
+    },
+    /// An input would replace a file of the source tree.
+    #[error("input {} would replace a file of the source tree", quoted(.0))]
+    InputInTheWay(String),
+    /// The build left no such file, or not a plain one.
+    #[error("the build left no usable {}: {reason}", quoted(.path))]
+    Artifact {
+        /// The path in the recipe.
+        path: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A second build gave other bytes.
+    #[error("a second build gave other bytes for {}{}", .files.join(", "), .difference.as_deref().map_or_else(String::new, |text| format!(":\n{text}")))]
+    NotReproducible {
+        /// The published names of the files that differ.
+        files: Vec<String>,
+        /// The first lines of diffoscope's report, if it is installed.
+        difference: Option<String>,
+    },
+}
+
+fn tail_of(lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!(", which ends:\n    {}", lines.join("\n    "))
+}
+
+impl BuildError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Whether what was built is refused, rather than that it could not be built.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::WrongInput { .. } | Self::InputInTheWay(_) | Self::Artifact { .. } | Self::NotReproducible { .. }
+        )
+    }
+}
+
+/// Builds once, or twice where the recipe says `reproducible`; puts the
+/// artifacts into the stage.
+///
+/// # Errors
+/// The build failed, its files cannot be used, or two builds differ. Nothing is
+/// left in the stage then; logs and differing files stay in the work folder.
+pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, BuildError> {
+    let begun = Instant::now();
+    let first = Attempt { number: 1, folder: request.work.join("build-1") };
+    first.run(request, progress)?;
+    let outputs = first.collect(request.recipe)?;
+    crate::home::step("build.first");
+    if request.recipe.reproducible {
+        // Everything that must not matter differs: the path outside (also in
+        // its depth), the host's name, the number of processors, the time.
+        let second = Attempt { number: 2, folder: request.work.join("second").join("build") };
+        second.run(request, progress)?;
+        let again = second.collect(request.recipe)?;
+        compare::same(&outputs, &again, progress)?;
+        second.clear()?;
+    }
+    let mut artifacts = Vec::new();
+    for output in outputs {
+        output.publish(request.stage)?;
+        artifacts.push(output.artifact);
+    }
+    first.clear()?;
+    Ok(Built { artifacts, seconds: begun.elapsed().as_secs() })
+}
+
+/// One run of the recipe.
+struct Attempt {
+    number: u32,
+    folder: PathBuf,
+}
+
+/// A file that a build left.
+struct Output {
+    path: PathBuf,
+    artifact: Artifact,
+}
+
+impl Attempt {
+    fn source(&self) -> PathBuf {
+        self.folder.join("source")
+    }
+
+    fn build(&self) -> PathBuf {
+        self.folder.join("build")
+    }
+
+    fn run(&self, request: &Request<'_>, progress: &dyn Progress) -> Result<(), BuildError> {
+        self.clear()?;
+        tree::unpack(request.tar, &self.source())?;
+        tree::unpack(request.tar, &self.build())?;
+        place_inputs(request, &self.build())?;
+        let log = request.work.join(format!("build-{}.log", self.number));
+        let mut file = File::create(&log).map_err(|error| BuildError::io(&log, error))?;
+        let mut tail = std::collections::VecDeque::new();
+        let what = format!("{} {}, build {}", request.product, request.version, self.number);
+        progress.event(Event::Begin { stage: crate::progress::Stage::Build, what: &what });
+        let program = sandbox::program(request, self.number, &self.source(), &self.build())?;
+        let status = program.lines(progress, |line| {
+            file.write_all(line)?;
+            let text = crate::manifest::names::printable(String::from_utf8_lossy(line).trim_end());
+            progress.event(Event::Output(&text));
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(text);
+            Ok(())
+        })?;
+        if status.success() { Ok(()) } else { Err(BuildError::Failed { status, log, tail: tail.into() }) }
+    }
+
+    fn collect(&self, recipe: &Recipe) -> Result<Vec<Output>, BuildError> {
+        let root = self.build();
+        let root = root.canonicalize().map_err(|error| BuildError::io(&root, error))?;
+        recipe
+            .artifacts
+            .iter()
+            .map(|wanted| {
+                let refuse = |reason| BuildError::Artifact { path: wanted.path.clone(), reason };
+                let path = root.join(&wanted.path);
+                // No process of the build is left that could change what is looked at.
+                let metadata = path.symlink_metadata().map_err(|_| refuse("there is none"))?;
+                if !metadata.is_file() {
+                    return Err(refuse("it is not a plain file"));
+                }
+                let real = path.canonicalize().map_err(|_| refuse("there is none"))?;
+                if real != path {
+                    return Err(refuse("a link leads to it"));
+                }
+                if metadata.len() == 0 {
+                    return Err(refuse("it is empty"));
+                }
+                let file = File::open(&path).map_err(|error| BuildError::io(&path, error))?;
+                let (sha256, length) =
+                    Sha256::of_reader(file, &mut |_| {}).map_err(|error| BuildError::io(&path, error))?;
+                let artifact = Artifact { name: wanted.name.clone(), kind: wanted.kind, length, sha256 };
+                Ok(Output { path, artifact })
+            })
+            .collect()
+    }
+
+    fn clear(&self) -> Result<(), BuildError> {
+        tree::clear(&self.folder)
+    }
+}
+
+impl Output {
+    /// Copies the file into the stage. It is a copy, since whoever built it may
+    /// own the original.
+    fn publish(&self, stage: &Path) -> Result<(), BuildError> {
+        let target = stage.join(self.artifact.name.as_str());
+        let copy = || -> io::Result<()> {
+            let mut source = File::open(&self.path)?;
+            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(stage)?;
+            io::copy(&mut source, file.as_file_mut())?;
+            tree::set_mode(file.path(), 0o644)?;
+            file.as_file().sync_all()?;
+            file.persist(&target)?;
+            Ok(())
+        };
+        copy().map_err(|error| BuildError::io(&target, error))
+    }
+}
+
+/// Copies the recipe's inputs to their paths, checked on the way.
+fn place_inputs(request: &Request<'_>, build: &Path) -> Result<(), BuildError> {
+    let inputs: &BTreeMap<String, Sha256> = &request.recipe.inputs;
+    for (path, expected) in inputs {
+        let file = (request.inputs)(*expected);
+        let no_input = || BuildError::NoInput { path: path.clone(), sha256: *expected, file: file.clone() };
+        if !file.is_file() {
+            return Err(no_input());
+        }
+        let mut target = build.to_owned();
+        for segment in path.split('/') {
+            if target.is_symlink() {
+                return Err(BuildError::InputInTheWay(path.clone()));
+            }
+            target.push(segment);
+        }
+        if target.symlink_metadata().is_ok() {
+            return Err(BuildError::InputInTheWay(path.clone()));
+        }
+        let copy = || -> io::Result<Sha256> {
+            if let Some(folder) = target.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let mut content = File::open(&file)?;
+            io::copy(&mut content, &mut File::create_new(&target)?)?;
+            Ok(Sha256::of_reader(File::open(&target)?, &mut |_| {})?.0)
+        };
+        let found = copy().map_err(|error| BuildError::io(&target, error))?;
+        if found != *expected {
+            return Err(BuildError::WrongInput { path: path.clone(), expected: *expected, found });
+        }
+    }
+    tree::set_times(build, request.epoch)
+}
+
+/// The name under which the source archive's files stand.
+pub fn source_prefix(product: &Product, version: &Version) -> String {
+    format!("{product}-{version}")
+}
+
+/// The artifact that is the source archive.
+pub fn source_artifact(gz: &crate::manifest::claim::CompressedArchive) -> Artifact {
+    let name: FileName = gz.name.clone();
+    Artifact { name, kind: crate::manifest::Kind::SourceArchive, length: gz.length, sha256: gz.sha256 }
+}
