@@ -29,3 +29,9 @@ pub mod openpgp;
 pub mod source;
 #[cfg(feature = "terminal")]
 pub mod build;
+#[cfg(feature = "terminal")]
+pub mod repository;
+#[cfg(feature = "terminal")]
+pub mod sign;
+#[cfg(feature = "terminal")]
+pub mod publish;

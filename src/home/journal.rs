@@ -110,6 +110,8 @@ pub enum Event {
         release: Version,
         /// The number of the product's role that it would have had.
         number: Option<u64>,
+        /// The publication that it was sealing.
+        serial: Option<u64>,
     },
     /// The last line was torn by a crash, and was cut off.
     Torn {
@@ -244,6 +246,25 @@ impl Journal {
         }
         // Asking again for the same is a restart; the journal says it once.
         if asked { Ok(()) } else { self.append(now, Event::Ask { key: key.clone(), what: what.to_owned(), digest }) }
+    }
+
+    /// The next free number of a product's role, after `current`: numbers of
+    /// abandoned cuts are burned.
+    pub fn next_number(&self, product: &Product, current: u64) -> u64 {
+        let burned = self.events().filter_map(|event| match event {
+            Event::Abandon { product: other, number, .. } if other == product => *number,
+            _ => None,
+        });
+        burned.chain([current]).max().unwrap_or(0) + 1
+    }
+
+    /// The next free number of a publication, after `current`.
+    pub fn next_serial(&self, current: u64) -> u64 {
+        let burned = self.events().filter_map(|event| match event {
+            Event::Abandon { serial, .. } => *serial,
+            _ => None,
+        });
+        burned.chain([current]).max().unwrap_or(0) + 1
     }
 
     /// Whether a key was asked to sign under this name.

@@ -1,0 +1,170 @@
+//! A mirror that is a local folder, served by any web server.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::PublishError;
+use crate::home;
+use crate::home::atomic;
+use crate::manifest::Entry;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::progress::Event;
+use crate::progress::Progress;
+
+/// Where files are made before they get their names. Web servers should not
+/// serve names that begin with a dot; nothing depends on it.
+const INCOMING: &str = ".incoming";
+/// Longer timestamps are not ours.
+const MAX_TIMESTAMP: u64 = 16_384;
+
+/// A mirror's folder, and the home's repository that feeds it.
+pub(super) struct Mirror {
+    folder: PathBuf,
+    repository: PathBuf,
+}
+
+impl Mirror {
+    pub(super) fn new(folder: PathBuf, repository: PathBuf) -> Self {
+        Self { folder, repository }
+    }
+
+    /// Phase one: new content, under names that are never used again.
+    pub(super) fn push_content(
+        &self,
+        serial: u64,
+        content: &[Entry],
+        progress: &dyn Progress,
+    ) -> Result<usize, PublishError> {
+        self.refuse_to_go_back(serial)?;
+        let incoming = self.incoming()?;
+        progress.event(Event::Length(content.iter().map(|entry| entry.length).sum()));
+        let mut count = 0;
+        for entry in content {
+            let missing: Vec<&RepoPath> =
+                entry.names.iter().filter(|name| !self.folder.join(name.as_str()).exists()).collect();
+            if let Some(name) = missing.first() {
+                // All names of one content share the file of this push, never
+                // that of a name which may have been tampered with since.
+                let staged = incoming.join(entry.sha256.to_string());
+                self.copy(name, entry, &staged, progress)?;
+                for name in &missing {
+                    self.link(&staged, name)?;
+                    count += 1;
+                    home::step("publish.file");
+                }
+                fs::remove_file(&staged).map_err(|error| PublishError::io(&staged, error))?;
+            }
+            for name in &entry.names {
+                self.read_back(name, entry)?;
+            }
+            progress.event(Event::Advance(entry.length));
+        }
+        Ok(count)
+    }
+
+    /// Phase two: pointers, in order.
+    pub(super) fn push_pointers(
+        &self,
+        serial: u64,
+        pointers: &[(RepoPath, Entry)],
+    ) -> Result<usize, PublishError> {
+        self.refuse_to_go_back(serial)?;
+        let incoming = self.incoming()?;
+        for (name, entry) in pointers {
+            let target = self.folder.join(name.as_str());
+            let staged = incoming.join("pointer");
+            self.copy(name, entry, &staged, &crate::progress::Silent)?;
+            let switch = || -> io::Result<()> {
+                let parent = target.parent().unwrap_or(&self.folder);
+                fs::create_dir_all(parent)?;
+                fs::set_permissions(&staged, fs::Permissions::from_mode(0o644))?;
+                fs::rename(&staged, &target)?;
+                atomic::sync_folder(parent)
+            };
+            switch().map_err(|error| PublishError::io(&target, error))?;
+            let is_last = name.as_str() == "metadata/timestamp.json";
+            home::step(if is_last { "publish.timestamp" } else { "publish.pointer" });
+            if atomic::digest(&target)? != entry.sha256 {
+                return Err(PublishError::ReadBack(target));
+            }
+        }
+        let _ = fs::remove_dir(&incoming);
+        Ok(pointers.len())
+    }
+
+    /// A mirror that serves a higher number was written by somebody else.
+    fn refuse_to_go_back(&self, ours: u64) -> Result<(), PublishError> {
+        let path = self.folder.join("metadata/timestamp.json");
+        let wrong = |reason: String| PublishError::Timestamp { path: path.clone(), reason };
+        let bytes =
+            crate::transport::read_plain(&path, MAX_TIMESTAMP).map_err(|error| wrong(error.to_string()))?;
+        let Some(bytes) = bytes else {
+            return Ok(());
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        match value["signed"]["version"].as_u64() {
+            Some(theirs) if theirs > ours => Err(PublishError::Ahead { theirs, ours }),
+            Some(_) => Ok(()),
+            None => Err(wrong("it has no version".to_owned())),
+        }
+    }
+
+    /// The folder for files that have no name yet; what a killed push left
+    /// there is removed.
+    fn incoming(&self) -> Result<PathBuf, PublishError> {
+        let incoming = self.folder.join(INCOMING);
+        let make = || -> io::Result<()> {
+            if incoming.exists() {
+                fs::remove_dir_all(&incoming)?;
+            }
+            fs::create_dir_all(&incoming)
+        };
+        make().map_err(|error| PublishError::io(&incoming, error))?;
+        Ok(incoming)
+    }
+
+    /// Copies a file of the home's repository: mirrors get copies, never links.
+    fn copy(&self, name: &RepoPath, entry: &Entry, to: &Path, progress: &dyn Progress) -> Result<(), PublishError> {
+        progress.event(Event::Request(name.as_str()));
+        let from = self.repository.join(name.as_str());
+        let copy = || -> io::Result<()> {
+            let mut source = File::open(&from)?;
+            let mut target = File::create(to)?;
+            io::copy(&mut source, &mut target)?;
+            target.set_permissions(fs::Permissions::from_mode(0o444))?;
+            target.sync_all()
+        };
+        copy().map_err(|error| PublishError::io(to, error))?;
+        if atomic::digest(to)? == entry.sha256 { Ok(()) } else { Err(PublishError::ReadBack(from)) }
+    }
+
+    fn link(&self, staged: &Path, name: &RepoPath) -> Result<(), PublishError> {
+        let target = self.folder.join(name.as_str());
+        let link = || -> io::Result<()> {
+            let parent = target.parent().unwrap_or(&self.folder);
+            fs::create_dir_all(parent)?;
+            match fs::hard_link(staged, &target) {
+                // Somebody was faster; the content is compared next.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                other => other,
+            }?;
+            atomic::sync_folder(parent)
+        };
+        link().map_err(|error| PublishError::io(&target, error))
+    }
+
+    fn read_back(&self, name: &RepoPath, entry: &Entry) -> Result<(), PublishError> {
+        let path = self.folder.join(name.as_str());
+        let read = || Sha256::of_reader(File::open(&path)?, &mut |_| {});
+        let (found, _) = read().map_err(|error| PublishError::io(&path, error))?;
+        if found == entry.sha256 {
+            return Ok(());
+        }
+        Err(PublishError::Conflict { path, found, expected: entry.sha256 })
+    }
+}

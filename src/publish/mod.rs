@@ -1,0 +1,234 @@
+//! Publications → mirrors.
+//!
+//! Two phases over all mirrors: first content, under names that are never used
+//! again, read back; then, only where that held, the pointers, `timestamp.json`
+//! last. A mirror that was down keeps its old, whole state and is caught up.
+//! Publishing is a pure function of publications: nothing is decided here.
+
+mod folder;
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::home::Home;
+use crate::home::HomeError;
+use crate::home::atomic;
+use crate::manifest::Class;
+use crate::manifest::Entry;
+use crate::manifest::MirrorName;
+use crate::manifest::Publication;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::manifest::publication;
+use crate::progress::Event;
+use crate::progress::Evidence;
+use crate::progress::Progress;
+use crate::progress::Stage;
+
+/// The version of a mirror's state file.
+const VERSION: u32 = 1;
+
+/// What a mirror holds, as far as this terminal knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorState {
+    version: u32,
+    /// The newest publication that it holds whole.
+    pub serial: u64,
+    /// When that was found out.
+    pub at: Option<Timestamp>,
+    /// Why the last push failed.
+    pub error: Option<String>,
+}
+
+impl MirrorState {
+    /// Loads the state of a mirror; a mirror without one holds nothing.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn load(home: &Home, name: &MirrorName) -> Result<Self, HomeError> {
+        let state = atomic::read_json(&home.mirror(name), VERSION)?;
+        Ok(state.unwrap_or(Self { version: VERSION, serial: 0, at: None, error: None }))
+    }
+
+    fn save(&self, home: &Home, name: &MirrorName) -> Result<(), HomeError> {
+        atomic::write_json(&home.mirror(name), self)
+    }
+}
+
+/// A mirror that could not be brought up to date. It keeps what it has.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// A file of the home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// A file of the mirror cannot be read or written. Trying again may help.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A name that is never used again holds other bytes. Somebody else wrote
+    /// there; the mirror's operator must look at it.
+    #[error("{} holds other bytes than this release (sha256 {found}, not {expected}); it was not replaced", .path.display())]
+    Conflict {
+        /// The file on the mirror.
+        path: PathBuf,
+        /// What it holds.
+        found: Sha256,
+        /// What it should hold.
+        expected: Sha256,
+    },
+    /// A file does not read back as it was written.
+    #[error("{} does not read back as it was written", .0.display())]
+    ReadBack(PathBuf),
+    /// The mirror is ahead of this home.
+    #[error("it serves publication {theirs}, this home has {ours}: another terminal published, or this home is old")]
+    Ahead {
+        /// What the mirror serves.
+        theirs: u64,
+        /// What this home has.
+        ours: u64,
+    },
+    /// The mirror's `timestamp.json` is not ours.
+    #[error("{} cannot be read as a timestamp: {reason}", .path.display())]
+    Timestamp {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl PublishError {
+    fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// How a push to one mirror ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The mirror.
+    pub mirror: MirrorName,
+    /// The number of files that were new to it, or why it failed.
+    pub result: Result<usize, PublishError>,
+}
+
+/// What a mirror lacks: content under new names, then pointers.
+struct Work {
+    content: Vec<Entry>,
+    pointers: Vec<(RepoPath, Entry)>,
+}
+
+/// The newest publication of the home.
+///
+/// # Errors
+/// A publication cannot be read.
+pub fn newest(home: &Home) -> Result<u64, HomeError> {
+    Ok(serials(home)?.last().copied().unwrap_or(0))
+}
+
+/// The publication with this number.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub fn load(home: &Home, serial: u64) -> Result<Publication, HomeError> {
+    let path = home.publications().join(format!("{serial}.json"));
+    atomic::read_json(&path, publication::VERSION)?.ok_or_else(|| HomeError::io(&path, std::io::ErrorKind::NotFound.into()))
+}
+
+/// The numbers of all recorded publications, sorted.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn serials(home: &Home) -> Result<Vec<u64>, HomeError> {
+    let folder = home.publications();
+    let entries = std::fs::read_dir(&folder).map_err(|error| HomeError::io(&folder, error))?;
+    let mut serials: Vec<u64> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
+        .collect();
+    serials.sort_unstable();
+    Ok(serials)
+}
+
+/// Pushes everything that mirrors lack. One that fails does not keep the others
+/// from theirs.
+///
+/// # Errors
+/// Only what concerns the home; failures of mirrors are in their outcomes.
+pub fn push(home: &Home, now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
+    let newest = newest(home)?;
+    let mut phase_two = Vec::new();
+    let mut outcomes = Vec::new();
+    crate::home::step("publish.begun");
+    for (name, entry) in &home.terminal.mirrors {
+        let mirror = folder::Mirror::new(home.resolve(&entry.path), home.repository());
+        let state = MirrorState::load(home, name)?;
+        progress.event(Event::Begin { stage: Stage::Publish, what: name.as_str() });
+        let first = work(home, state.serial, newest)
+            .map_err(PublishError::from)
+            .and_then(|work| mirror.push_content(newest, &work.content, progress).map(|count| (work, count)));
+        match first {
+            Ok((work, count)) => phase_two.push((name, state, mirror, work, count)),
+            Err(error) => outcomes.push(failed(home, name, state, error)?),
+        }
+    }
+    for (name, mut state, mirror, work, count) in phase_two {
+        match mirror.push_pointers(newest, &work.pointers) {
+            Ok(pointers) => {
+                state = MirrorState { version: VERSION, serial: newest, at: Some(now), error: None };
+                state.save(home, name)?;
+                crate::home::step("publish.recorded");
+                let files = count + pointers;
+                let evidence = Evidence::Published { mirror: name.as_str(), serial: newest, files };
+                progress.event(Event::Done { stage: Stage::Publish, evidence });
+                outcomes.push(Outcome { mirror: name.clone(), result: Ok(files) });
+            }
+            Err(error) => {
+                state.serial = state.serial.min(newest.saturating_sub(1));
+                outcomes.push(failed(home, name, state, error)?);
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+fn failed(
+    home: &Home,
+    name: &MirrorName,
+    mut state: MirrorState,
+    error: PublishError,
+) -> Result<Outcome, HomeError> {
+    state.error = Some(error.to_string());
+    state.save(home, name)?;
+    Ok(Outcome { mirror: name.clone(), result: Err(error) })
+}
+
+/// Joins the publications after `held`: all their content, and for each pointer
+/// its newest content.
+fn work(home: &Home, held: u64, newest: u64) -> Result<Work, HomeError> {
+    let mut content = Vec::new();
+    let mut pointers: Vec<(RepoPath, Entry)> = Vec::new();
+    for serial in serials(home)?.into_iter().filter(|serial| *serial > held && *serial <= newest) {
+        for entry in load(home, serial)?.entries {
+            match entry.class {
+                Class::WriteOnce => content.push(entry),
+                Class::Pointer => {
+                    for name in &entry.names {
+                        pointers.retain(|(other, _)| other != name);
+                        pointers.push((name.clone(), entry.clone()));
+                    }
+                }
+            }
+        }
+    }
+    Ok(Work { content, pointers })
+}

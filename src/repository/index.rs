@@ -1,0 +1,53 @@
+//! `index.html`: products and versions, and a link to the project's own site.
+//! No fingerprint and no key to import: trust never comes from a mirror.
+
+use crate::manifest::Product;
+use crate::tuf::ProductRole;
+
+/// Renders the page.
+pub fn render(repository: &str, site: Option<&str>, products: &[(Product, ProductRole)]) -> Vec<u8> {
+    let mut page = String::from(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Releases</title>\n\
+         <style>body{font-family:sans-serif;max-width:46em;margin:2em auto;padding:0 1em}</style>\n\
+         </head>\n<body>\n<h1>Releases</h1>\n",
+    );
+    page.push_str(&format!(
+        "<p>These files are a copy of {}. This server is not trusted: verify what you download with \
+         <code>release verify</code>.</p>\n",
+        escape(repository)
+    ));
+    if let Some(site) = site {
+        page.push_str(&format!("<p>How to do that: <a href=\"{0}\">{0}</a></p>\n", escape(site)));
+    }
+    for (product, listing) in products {
+        page.push_str(&format!("<h2>{product}</h2>\n<ul>\n"));
+        for (version, files) in listing.releases.iter().rev() {
+            page.push_str(&format!("<li>{version}\n<ul>\n"));
+            for name in files.keys() {
+                page.push_str(&format!("<li><a href=\"releases/{product}/{version}/{name}\">{name}</a></li>\n"));
+            }
+            let bundle = crate::manifest::release::bundle_file(product, version);
+            page.push_str(&format!("<li><a href=\"releases/{product}/{version}/{bundle}\">{bundle}</a></li>\n"));
+            page.push_str("</ul>\n</li>\n");
+        }
+        page.push_str("</ul>\n");
+    }
+    page.push_str("</body>\n</html>\n");
+    page.into_bytes()
+}
+
+/// Text in HTML, also in attributes.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn foreign_text_is_escaped() {
+        let page = super::render("https://x/\"><script>", Some("javascript\"<x"), &[]);
+        let page = String::from_utf8(page).unwrap();
+        assert!(!page.contains("<script>") && !page.contains("\"<x"));
+    }
+}

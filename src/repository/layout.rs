@@ -1,0 +1,134 @@
+//! Where everything is in the repository, and which names are used again.
+//!
+//! The web server's map, the folders that a mirror needs and the publication
+//! all come from [`class_of`].
+
+use crate::manifest::Class;
+use crate::manifest::FileName;
+use crate::manifest::Product;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::manifest::names::NameError;
+
+/// The class of a path; `None` for a path that has no place here.
+pub fn class_of(path: &RepoPath) -> Option<Class> {
+    let segments: Vec<&str> = path.as_str().split('/').collect();
+    let is_product = |name: &str| name.parse::<Product>().is_ok();
+    let is_version = |name: &str| name.parse::<Version>().is_ok();
+    match segments.as_slice() {
+        ["metadata", "timestamp.json"] => Some(Class::Pointer),
+        ["metadata", file] => is_numbered_role(file).then_some(Class::Pointer),
+        ["targets", "policy" | "keys", number, file] => {
+            (number.parse::<u64>().is_ok() && is_hashed(file)).then_some(Class::WriteOnce)
+        }
+        ["targets", product, version, file] => {
+            (is_product(product) && is_version(version) && is_hashed(file)).then_some(Class::WriteOnce)
+        }
+        ["releases", product, version, _] => (is_product(product) && is_version(version)).then_some(Class::WriteOnce),
+        ["bundles", file] => {
+            file.strip_suffix(crate::manifest::bundle::SUFFIX).is_some_and(is_product).then_some(Class::Pointer)
+        }
+        ["keys", file] => is_key_file(file).then_some(Class::Pointer),
+        ["index.html"] => Some(Class::Pointer),
+        _ => None,
+    }
+}
+
+/// `N.<role>.json`.
+fn is_numbered_role(file: &str) -> bool {
+    let Some((number, role)) = file.strip_suffix(".json").and_then(|stem| stem.split_once('.')) else {
+        return false;
+    };
+    let known = matches!(role, "root" | "targets" | "snapshot") || role.parse::<Product>().is_ok();
+    known && number.parse::<u64>().is_ok_and(|value| value > 0 && value.to_string() == number)
+}
+
+/// `<sha256>.<file>`.
+fn is_hashed(file: &str) -> bool {
+    file.split_once('.').is_some_and(|(hash, name)| hash.parse::<Sha256>().is_ok() && !name.is_empty())
+}
+
+/// `<fingerprint>.asc` or `.gpg`.
+fn is_key_file(file: &str) -> bool {
+    file.split_once('.').is_some_and(|(fingerprint, kind)| {
+        matches!(kind, "asc" | "gpg")
+            && matches!(fingerprint.len(), 40 | 64)
+            && fingerprint.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_lowercase())
+    })
+}
+
+/// `metadata/N.<role>.json`.
+///
+/// # Errors
+/// The role's name does not fit in a path.
+pub fn metadata(number: u64, role: &str) -> Result<RepoPath, NameError> {
+    format!("metadata/{number}.{role}.json").parse()
+}
+
+/// Where TUF clients ask for a file of a release.
+///
+/// # Errors
+/// The path would be too long.
+pub fn target(product: &Product, version: &Version, sha256: Sha256, file: &FileName) -> Result<RepoPath, NameError> {
+    format!("targets/{product}/{version}/{sha256}.{file}").parse()
+}
+
+/// Where people look for a file of a release.
+///
+/// # Errors
+/// The path would be too long, or the file's name is none.
+pub fn release(product: &Product, version: &Version, file: &str) -> Result<RepoPath, NameError> {
+    format!("releases/{product}/{version}/{file}").parse()
+}
+
+/// The bundle of a product's current releases.
+///
+/// # Errors
+/// None for a valid product.
+pub fn bundle(product: &Product) -> Result<RepoPath, NameError> {
+    format!("bundles/{product}{}", crate::manifest::bundle::SUFFIX).parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_has_one_class_or_none() {
+        let hash = "a".repeat(64);
+        let write_once = [
+            format!("targets/kestrel/2.4.0/{hash}.kestrel-2.4.0.tar.gz"),
+            format!("targets/policy/1/{hash}.policy.toml"),
+            format!("targets/keys/1/{hash}.alice.asc"),
+            "releases/kestrel/2.4.0/SHA256SUMS.asc".to_owned(),
+        ];
+        let pointers = [
+            "metadata/timestamp.json".to_owned(),
+            "metadata/1.root.json".to_owned(),
+            "metadata/12.kestrel.json".to_owned(),
+            "bundles/kestrel.bundle.json".to_owned(),
+            format!("keys/{}.asc", "A".repeat(40)),
+            "index.html".to_owned(),
+        ];
+        let nowhere = [
+            "metadata/01.root.json",
+            "metadata/root.json",
+            "metadata/1.timestamp.json",
+            "targets/kestrel/2.4.0/kestrel-2.4.0.tar.gz",
+            "targets/kestrel/x/f",
+            "releases/kestrel/2.4.0/a/b",
+            "releases/kestrel/latest/x",
+            "bundles/x.json",
+            "robots.txt",
+        ];
+        for (paths, class) in [(write_once.as_slice(), Class::WriteOnce), (&pointers, Class::Pointer)] {
+            for path in paths {
+                assert_eq!(class_of(&path.parse().unwrap()), Some(class), "{path}");
+            }
+        }
+        for path in nowhere {
+            assert_eq!(class_of(&path.parse().unwrap()), None, "{path}");
+        }
+    }
+}

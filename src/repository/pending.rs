@@ -1,0 +1,308 @@
+//! A seal that is being made: `publications/<serial>.partial/`.
+//!
+//! ```text
+//! seal.json           what for, and when: fixed before a key is asked
+//! snapshot.json       signed
+//! timestamp.json      signed
+//! content/<sha256>    everything that the publication names
+//! publication.json    the publication: complete
+//! checked             it was verified; from here on any command may finish it
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::RepositoryError;
+use super::layout;
+use crate::home;
+use crate::home::Home;
+use crate::home::atomic;
+use crate::manifest::Class;
+use crate::manifest::Entry;
+use crate::manifest::Publication;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::manifest::publication;
+use crate::transport::Files;
+use crate::transport::Folder;
+use crate::transport::Opened;
+use crate::transport::TransportError;
+
+/// The version of `seal.json`.
+const VERSION: u32 = 1;
+
+/// What a seal is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    version: u32,
+    purpose: String,
+    at: Timestamp,
+}
+
+/// The folder of a seal that is being made.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    folder: PathBuf,
+    repository: PathBuf,
+    record: PathBuf,
+    serial: u64,
+    note: Note,
+}
+
+impl Pending {
+    /// Begins the seal of publication `serial`, or finds it begun.
+    ///
+    /// # Errors
+    /// Another purpose began it, and a key may have signed for it.
+    pub fn begin(
+        home: &Home,
+        serial: u64,
+        purpose: &str,
+        now: Timestamp,
+        signed_before: bool,
+    ) -> Result<Self, RepositoryError> {
+        let folder = home.publications().join(format!("{serial}.partial"));
+        let path = folder.join("seal.json");
+        let note = match atomic::read_json::<Note>(&path, VERSION)? {
+            Some(note) if note.purpose == purpose => note,
+            Some(note) if signed_before => {
+                return Err(RepositoryError::Interrupted { serial, purpose: note.purpose });
+            }
+            _ => {
+                if folder.exists() {
+                    fs::remove_dir_all(&folder).map_err(|error| RepositoryError::io(&folder, error))?;
+                }
+                let note = Note { version: VERSION, purpose: purpose.to_owned(), at: now };
+                atomic::write_json(&path, &note)?;
+                note
+            }
+        };
+        Ok(Self::at_folder(home, serial, note))
+    }
+
+    /// What is begun and not recorded: number and purpose.
+    ///
+    /// # Errors
+    /// A note cannot be read.
+    pub fn find(home: &Home) -> Result<Option<(u64, String)>, RepositoryError> {
+        Ok(Self::all(home)?.into_iter().next().map(|pending| (pending.serial, pending.note.purpose)))
+    }
+
+    /// Finishes what was complete and checked when a command was interrupted.
+    /// That needs no key.
+    ///
+    /// # Errors
+    /// Files cannot be written.
+    pub fn finish_interrupted(home: &Home) -> Result<(), RepositoryError> {
+        for pending in Self::all(home)? {
+            if pending.folder.join("checked").exists()
+                && let Some(publication) = pending.publication()?
+            {
+                pending.commit(&publication)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn all(home: &Home) -> Result<Vec<Self>, RepositoryError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(home.publications()).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(serial) = name.strip_suffix(".partial").and_then(|serial| serial.parse().ok()) else {
+                continue;
+            };
+            if let Some(note) = atomic::read_json::<Note>(&entry.path().join("seal.json"), VERSION)? {
+                found.push(Self::at_folder(home, serial, note));
+            }
+        }
+        Ok(found)
+    }
+
+    fn at_folder(home: &Home, serial: u64, note: Note) -> Self {
+        Self {
+            folder: home.publications().join(format!("{serial}.partial")),
+            record: home.publications().join(format!("{serial}.json")),
+            repository: home.repository(),
+            serial,
+            note,
+        }
+    }
+
+    /// When the seal was begun; its metadata bears this date.
+    pub fn at(&self) -> Timestamp {
+        self.note.at
+    }
+
+    /// The number of the publication.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// A signed metadata file that was made before.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn signed(&self, name: &str) -> Result<Option<Vec<u8>>, RepositoryError> {
+        let path = self.folder.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(RepositoryError::io(&path, error)),
+        }
+    }
+
+    /// Keeps a signed metadata file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_signed(&self, name: &str, bytes: &[u8]) -> Result<(), RepositoryError> {
+        Ok(atomic::write(&self.folder.join(name), bytes)?)
+    }
+
+    fn content(&self, sha256: Sha256) -> PathBuf {
+        self.folder.join("content").join(sha256.to_string())
+    }
+
+    /// Adds bytes to the content.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn add_bytes(&self, bytes: &[u8]) -> Result<(Sha256, u64), RepositoryError> {
+        let sha256 = Sha256::of(bytes);
+        let path = self.content(sha256);
+        if !path.exists() {
+            atomic::write(&path, bytes)?;
+        }
+        Ok((sha256, bytes.len() as u64))
+    }
+
+    /// Adds a file of the home to the content, as a further name of it.
+    ///
+    /// # Errors
+    /// It cannot be linked.
+    pub fn add_file(&self, path: &Path, sha256: Sha256) -> Result<(), RepositoryError> {
+        Ok(atomic::link(path, &self.content(sha256))?)
+    }
+
+    /// Completes the publication.
+    ///
+    /// # Errors
+    /// A path has no place, or the file cannot be written.
+    pub fn complete(&self, names: Vec<(RepoPath, Sha256, u64)>) -> Result<Publication, RepositoryError> {
+        let mut by_content: BTreeMap<(Class, Sha256), Entry> = BTreeMap::new();
+        let mut pointers = Vec::new();
+        for (path, sha256, length) in names {
+            let class = layout::class_of(&path).ok_or_else(|| RepositoryError::NoPlace(path.clone()))?;
+            match class {
+                Class::WriteOnce => {
+                    by_content
+                        .entry((class, sha256))
+                        .or_insert_with(|| Entry { sha256, length, names: Vec::new(), class })
+                        .names
+                        .push(path);
+                }
+                Class::Pointer => pointers.push(Entry { sha256, length, names: vec![path], class }),
+            }
+        }
+        // Readers find a pointer's target before they find the pointer.
+        pointers.sort_by_key(|entry| entry.names.first().map(pointer_rank));
+        let publication = Publication {
+            version: publication::VERSION,
+            serial: self.serial,
+            sealed: self.note.at,
+            purpose: self.note.purpose.clone(),
+            entries: by_content.into_values().chain(pointers).collect(),
+        };
+        atomic::write_json(&self.folder.join("publication.json"), &publication)?;
+        Ok(publication)
+    }
+
+    /// The publication, if it is complete.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn publication(&self) -> Result<Option<Publication>, RepositoryError> {
+        Ok(atomic::read_json(&self.folder.join("publication.json"), publication::VERSION)?)
+    }
+
+    /// Notes that the publication was verified.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn mark_checked(&self) -> Result<(), RepositoryError> {
+        atomic::write(&self.folder.join("checked"), b"")?;
+        home::step("seal.checked");
+        Ok(())
+    }
+
+    /// Puts a complete publication into the home's repository and records it.
+    /// Doing it again does no harm.
+    ///
+    /// # Errors
+    /// A write-once name is taken by other content; files cannot be written.
+    pub fn commit(&self, publication: &Publication) -> Result<(), RepositoryError> {
+        for (name, entry) in publication.names() {
+            let target = self.repository.join(name.as_str());
+            let content = self.content(entry.sha256);
+            match entry.class {
+                Class::WriteOnce => atomic::link(&content, &target)?,
+                Class::Pointer => {
+                    let bytes = fs::read(&content).map_err(|error| RepositoryError::io(&content, error))?;
+                    atomic::write(&target, &bytes)?;
+                }
+            }
+        }
+        home::step("seal.linked");
+        atomic::write_json(&self.record, publication)?;
+        home::step("seal.recorded");
+        fs::remove_dir_all(&self.folder).map_err(|error| RepositoryError::io(&self.folder, error))
+    }
+
+    /// The repository as it will be: the publication on top of what is there.
+    pub fn preview(&self, publication: &Publication) -> Preview {
+        Preview {
+            below: Folder::new(&self.repository),
+            content: self.folder.join("content"),
+            names: publication.names().map(|(name, entry)| (name.to_string(), entry.sha256)).collect(),
+        }
+    }
+}
+
+/// Sorts pointers: numbered metadata, then what shows it, `timestamp.json` last.
+fn pointer_rank(path: &RepoPath) -> (u8, String) {
+    let rank = match path.as_str() {
+        "metadata/timestamp.json" => 3,
+        "index.html" => 2,
+        other if other.starts_with("metadata/") => 0,
+        _ => 1,
+    };
+    (rank, path.to_string())
+}
+
+/// A repository with a publication on top that is not recorded yet.
+#[derive(Debug)]
+pub struct Preview {
+    below: Folder,
+    content: PathBuf,
+    names: BTreeMap<String, Sha256>,
+}
+
+impl Files for Preview {
+    fn open(&self, path: &str) -> Result<Option<Opened>, TransportError> {
+        match self.names.get(path) {
+            Some(sha256) => Folder::new(&self.content).open(&sha256.to_string()),
+            None => self.below.open(path),
+        }
+    }
+
+    fn place(&self) -> String {
+        self.below.place()
+    }
+}

@@ -1,0 +1,73 @@
+//! The claims gate.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use super::SignError;
+use crate::key::PublicKey;
+use crate::key::ToSign;
+use crate::manifest::Holder;
+use crate::manifest::Product;
+use crate::manifest::claim::Statement;
+use crate::manifest::dsse::Envelope;
+
+/// Proof that enough people built the same bytes from the same source, recipe
+/// and environment, one of them on this terminal. Only [`Agreement::of`] makes
+/// one, and nothing signs a release manifest without one.
+#[derive(Debug)]
+pub struct Agreement {
+    claims: Vec<Envelope>,
+    people: BTreeSet<Holder>,
+}
+
+impl Agreement {
+    /// Checks claims against what was built here: `statement` is this
+    /// terminal's own, and `claim_keys` are those of the policy, by key id.
+    ///
+    /// # Errors
+    /// A claim is badly signed or says otherwise; too few distinct people.
+    pub fn of(
+        product: &Product,
+        statement: &[u8],
+        claims: Vec<Envelope>,
+        claim_keys: &BTreeMap<String, (Holder, PublicKey)>,
+        rebuilds: u32,
+    ) -> Result<Self, SignError> {
+        let refuse = |holder: &str, reason: String| SignError::Claim { holder: holder.to_owned(), reason };
+        let unreadable = |error: &dyn std::fmt::Display| refuse("somebody", format!("cannot be read: {error}"));
+        let own = Statement::parse(statement).map_err(|error| unreadable(&error))?;
+        let mut people = BTreeSet::new();
+        for claim in &claims {
+            let signed = claim.signed_bytes().map_err(|error| unreadable(&error))?;
+            let payload = claim.payload().map_err(|error| unreadable(&error))?;
+            let theirs = Statement::parse(&payload).map_err(|error| unreadable(&error))?;
+            for (keyid, signature) in claim.signatures().map_err(|error| unreadable(&error))? {
+                let Some((holder, key)) = claim_keys.get(keyid) else {
+                    return Err(refuse(keyid, "is by a key that the policy does not know".to_owned()));
+                };
+                if !key.verifies(ToSign::Message(&signed), &signature) {
+                    return Err(refuse(holder.as_str(), "is not signed by that holder's claim key".to_owned()));
+                }
+                if !theirs.agrees_with(&own) {
+                    return Err(refuse(holder.as_str(), "says that other bytes came out".to_owned()));
+                }
+                people.insert(holder.clone());
+            }
+        }
+        let need = rebuilds as usize + 1;
+        if people.len() < need {
+            return Err(SignError::TooFewClaims { product: product.clone(), have: people.len(), need });
+        }
+        Ok(Self { claims, people })
+    }
+
+    /// The claims.
+    pub fn claims(&self) -> &[Envelope] {
+        &self.claims
+    }
+
+    /// Who built it.
+    pub fn people(&self) -> &BTreeSet<Holder> {
+        &self.people
+    }
+}

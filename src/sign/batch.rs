@@ -1,0 +1,249 @@
+//! One batch of signatures: every key is opened once, every signature is on
+//! disk before the next is asked for, and none is asked for twice.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::Agreement;
+use super::Plan;
+use super::SignError;
+use super::load_public;
+use crate::home;
+use crate::home::Home;
+use crate::home::HomeError;
+use crate::home::Journal;
+use crate::home::atomic;
+use crate::key::KeyError;
+use crate::key::PublicKey;
+use crate::key::Secrets;
+use crate::key::Signer;
+use crate::key::SoftwareKey;
+use crate::key::ToSign;
+use crate::manifest::Holder;
+use crate::manifest::KeyName;
+use crate::manifest::Product;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::manifest::dsse::Envelope;
+use crate::manifest::release;
+use crate::openpgp;
+use crate::openpgp::Certificate;
+use crate::policy::Policy;
+use crate::tuf;
+use crate::tuf::Draft;
+
+/// Opened keys.
+pub struct Batch {
+    signers: BTreeMap<KeyName, Box<dyn Signer>>,
+}
+
+/// A release manifest that enough release managers have signed. Only
+/// [`Batch::sign_role`] makes one, and nothing signs `SHA256SUMS` without one.
+#[derive(Debug)]
+pub struct ThresholdMet {
+    role: Draft,
+    people: BTreeSet<Holder>,
+}
+
+impl ThresholdMet {
+    /// The signed role.
+    pub fn role(&self) -> &Draft {
+        &self.role
+    }
+
+    /// Who signed it.
+    pub fn people(&self) -> &BTreeSet<Holder> {
+        &self.people
+    }
+}
+
+impl Batch {
+    /// Opens all keys of `names`.
+    ///
+    /// # Errors
+    /// A key file cannot be used, its passphrase is wrong, or it is another key
+    /// than the policy lists.
+    pub fn open<'a>(
+        home: &Home,
+        names: impl IntoIterator<Item = &'a KeyName>,
+        secrets: &dyn Secrets,
+    ) -> Result<Self, SignError> {
+        let mut signers: BTreeMap<KeyName, Box<dyn Signer>> = BTreeMap::new();
+        for name in names {
+            if !signers.contains_key(name) {
+                signers.insert(name.clone(), Box::new(open_software(home, name, secrets)?));
+            }
+        }
+        Ok(Self { signers })
+    }
+
+    /// An opened key.
+    ///
+    /// # Errors
+    /// It was not opened.
+    pub fn signer(&self, name: &KeyName) -> Result<&dyn Signer, SignError> {
+        self.signers.get(name).map(Box::as_ref).ok_or_else(|| SignError::NotOpened(name.clone()))
+    }
+
+    /// The starter's claim: made now, or read back if it was made before.
+    ///
+    /// # Errors
+    /// The key failed, or was asked before to claim something else.
+    pub fn claim(
+        &self,
+        plan: &Plan,
+        product: &Product,
+        version: &Version,
+        statement: &[u8],
+        stage: &Path,
+        journal: &mut Journal,
+        now: Timestamp,
+    ) -> Result<Envelope, SignError> {
+        let path = stage.join(release::claim_file(&plan.starter));
+        if let Some(envelope) = read_claim(&path)? {
+            return Ok(envelope);
+        }
+        let signer = self.signer(&plan.claim)?;
+        let mut envelope = Envelope::new(statement);
+        let signed = envelope.signed_bytes().map_err(|error| SignError::Claim {
+            holder: plan.starter.to_string(),
+            reason: error.to_string(),
+        })?;
+        journal.ask(now, signer.name(), &format!("claim {product} {version}"), Sha256::of(&signed))?;
+        home::step("claim.asked");
+        let signature = signer.sign(ToSign::Message(&signed))?;
+        envelope.add_signature(&keyid(signer.public())?, &signature);
+        // No line break at the end: files of ours that are hashed have one form.
+        let bytes = crate::manifest::json::to_vec(&envelope).map_err(crate::tuf::draft::DraftError::from)?;
+        atomic::write(&path, &bytes)?;
+        home::step("claim.signed");
+        Ok(envelope)
+    }
+
+    /// Signs a release manifest by the plan's release managers, and keeps it in
+    /// `file` after each signature.
+    ///
+    /// # Errors
+    /// A key failed, was asked before to sign another manifest of this number,
+    /// or too few signed.
+    pub fn sign_role(
+        &self,
+        plan: &Plan,
+        _agreed: &Agreement,
+        mut role: Draft,
+        threshold: u32,
+        file: &Path,
+        journal: &mut Journal,
+        now: Timestamp,
+    ) -> Result<ThresholdMet, SignError> {
+        let digest = role.digest()?;
+        let message = role.canonical()?;
+        let mut people = BTreeSet::new();
+        for (name, holder) in &plan.release {
+            let signer = self.signer(name)?;
+            let keyid = keyid(signer.public())?;
+            if !role.has_signature(&keyid) {
+                journal.ask(now, name, &format!("{} {}", role.role(), role.number()), digest)?;
+                home::step("role.asked");
+                let signature = signer.sign(ToSign::Message(&message))?;
+                role.add_signature(&keyid, &signature);
+                atomic::write(file, &role.to_file()?)?;
+                home::step("role.signed");
+            }
+            people.insert(holder.clone());
+        }
+        let need = threshold as usize;
+        if people.len() < need {
+            return Err(SignError::ThresholdNotMet { have: people.len(), need });
+        }
+        Ok(ThresholdMet { role, people })
+    }
+
+    /// Signs `SHA256SUMS`, one signature per release manager who has a
+    /// certificate and signed the manifest. Gives the armored file; `None` if
+    /// nobody has a certificate.
+    ///
+    /// # Errors
+    /// A certificate cannot be used, or a key failed.
+    pub fn sign_checksums(
+        &self,
+        plan: &Plan,
+        met: &ThresholdMet,
+        checksums: &[u8],
+        dated: Timestamp,
+        stage: &Path,
+        journal: &mut Journal,
+    ) -> Result<Option<Vec<u8>>, SignError> {
+        let mut signatures = Vec::new();
+        for (name, holder, certificate) in plan.openpgp.iter().filter(|(_, holder, _)| met.people.contains(holder)) {
+            let path = stage.join(format!("{}.{holder}", release::CHECKSUMS_SIGNATURE));
+            if let Ok(signature) = fs::read(&path) {
+                signatures.push(signature);
+                continue;
+            }
+            let bytes = fs::read(certificate).map_err(|error| HomeError::io(certificate, error))?;
+            let certificate = Certificate::one(&bytes)?;
+            let what = format!("checksums {} {}", met.role.role(), met.role.number());
+            journal.ask(dated, name, &what, Sha256::of(checksums))?;
+            home::step("openpgp.asked");
+            let signature = openpgp::sign_detached(&certificate, self.signer(name)?, checksums, dated)?;
+            atomic::write(&path, &signature)?;
+            home::step("openpgp.signed");
+            signatures.push(signature);
+        }
+        if signatures.is_empty() {
+            return Ok(None);
+        }
+        let armored = openpgp::join_signatures(&signatures)?;
+        atomic::write(&stage.join(release::CHECKSUMS_SIGNATURE), &armored)?;
+        Ok(Some(armored))
+    }
+}
+
+/// The id of a key.
+pub(crate) fn keyid(public: &PublicKey) -> Result<String, SignError> {
+    let (keyid, _) = tuf::key::identified(public).map_err(crate::tuf::draft::DraftError::from)?;
+    Ok(keyid)
+}
+
+fn read_claim(path: &Path) -> Result<Option<Envelope>, SignError> {
+    let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(HomeError::io(path, error).into()),
+    }
+}
+
+fn open_software(home: &Home, name: &KeyName, secrets: &dyn Secrets) -> Result<SoftwareKey, SignError> {
+    let entry = home.terminal.tokens.get(name).ok_or_else(|| SignError::NoToken(name.clone()))?;
+    if !home.policy.insecure_software_keys {
+        return Err(SignError::SoftwareKey(name.clone()));
+    }
+    let path = home.resolve(&entry.file);
+    let holder = holder_of(&home.policy, name);
+    let mut again = false;
+    let key = loop {
+        let passphrase = secrets.passphrase(name, holder.as_ref(), again)?;
+        match SoftwareKey::open(name, &path, &passphrase) {
+            Err(KeyError::WrongPassphrase(_)) if !again => again = true,
+            result => break result?,
+        }
+    };
+    // OpenPGP keys are listed by their certificates, which check the key at use.
+    if home.policy.keys.contains_key(name) && load_public(home, name)? != *key.public() {
+        return Err(KeyError::OtherKey { name: name.clone(), path }.into());
+    }
+    Ok(key)
+}
+
+/// Whose key it is, also of OpenPGP keys.
+fn holder_of(policy: &Policy, name: &KeyName) -> Option<Holder> {
+    policy.holder_of(name).or_else(|| {
+        policy.openpgp.holders.keys().find(|holder| Policy::openpgp_key(holder).as_ref() == Some(name)).cloned()
+    })
+}

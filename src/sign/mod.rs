@@ -1,0 +1,105 @@
+//! Agreed builds and staged payloads → signatures.
+//!
+//! Two values guard the order, and only this folder can make them: an
+//! [`Agreement`], which takes claims of enough people, and a [`ThresholdMet`],
+//! which takes an agreement and enough release managers. A release manifest is
+//! signed only through the first, `SHA256SUMS` only through the second.
+
+mod agreement;
+mod batch;
+mod plan;
+
+use crate::home::HomeError;
+use crate::key::KeyError;
+use crate::manifest::Holder;
+use crate::manifest::KeyName;
+use crate::manifest::Product;
+use crate::openpgp::OpenPgpError;
+use crate::tuf::draft::DraftError;
+
+pub use agreement::Agreement;
+pub use batch::Batch;
+pub use batch::ThresholdMet;
+pub use plan::Plan;
+pub use plan::load_public;
+
+/// Something that cannot be signed. What was signed before is kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignError {
+    /// A state file of the home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// A key failed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Metadata cannot be made.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// OpenPGP.
+    #[error(transparent)]
+    OpenPgp(#[from] OpenPgpError),
+    /// The policy allows no software keys, and this terminal has nothing else.
+    #[error("key {0} is a software key, which the policy does not allow (`insecure-software-keys`)")]
+    SoftwareKey(KeyName),
+    /// This terminal has no private half for the key.
+    #[error("terminal.toml has no token for key {0}")]
+    NoToken(KeyName),
+    /// Too few release managers' keys are on this terminal.
+    #[error("{product} needs {need} release managers; this terminal has the keys of {}: {}", .have.len(), names(.have))]
+    NeedsOthers {
+        /// The product.
+        product: Product,
+        /// Whose keys are here.
+        have: Vec<Holder>,
+        /// How many must sign.
+        need: usize,
+    },
+    /// Independent rebuilds are needed, and nobody else can rebuild here.
+    #[error("{product} needs {need} rebuilds by other people on other terminals")]
+    NeedsRebuilds {
+        /// The product.
+        product: Product,
+        /// How many.
+        need: u32,
+    },
+    /// Several people's keys on one terminal.
+    #[error("this terminal holds release keys of {}; the policy wants each person's on a terminal of their own", names(.0))]
+    SameTerminal(Vec<Holder>),
+    /// The starter has no claim key.
+    #[error("{0} has no claim key in the policy, so nobody can say what was built")]
+    NoClaimKey(Holder),
+    /// A claim does not count.
+    #[error("the claim of {holder} {reason}; nothing was signed")]
+    Claim {
+        /// Whose.
+        holder: String,
+        /// Why.
+        reason: String,
+    },
+    /// Too few people built the release and agree.
+    #[error("{have} people built {product} and agree, {need} must; nothing was signed")]
+    TooFewClaims {
+        /// The product.
+        product: Product,
+        /// How many agree.
+        have: usize,
+        /// How many must.
+        need: usize,
+    },
+    /// Too few release managers signed.
+    #[error("the release manifest has {have} signatures by different people, {need} are needed")]
+    ThresholdNotMet {
+        /// How many signed.
+        have: usize,
+        /// How many must.
+        need: usize,
+    },
+    /// A signer was not made ready.
+    #[error("key {0} was not opened for this batch")]
+    NotOpened(KeyName),
+}
+
+fn names(holders: &[Holder]) -> String {
+    holders.iter().map(Holder::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,122 @@
+//! Who will sign, found out before anything is built.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use super::SignError;
+use crate::home::Home;
+use crate::home::HomeError;
+use crate::key::PublicKey;
+use crate::manifest::Holder;
+use crate::manifest::KeyName;
+use crate::manifest::Product;
+use crate::policy::Policy;
+
+/// The keys that a cut of one product will use on this terminal.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Who starts the cut: the first release manager with keys here.
+    pub starter: Holder,
+    /// The starter's claim key.
+    pub claim: KeyName,
+    /// The release managers' keys that will sign, with their holders.
+    pub release: Vec<(KeyName, Holder)>,
+    /// How many may sign.
+    pub of: usize,
+    /// How many people besides the starter must rebuild.
+    pub rebuilds: u32,
+    /// OpenPGP keys with their holders and certificates.
+    pub openpgp: Vec<(KeyName, Holder, PathBuf)>,
+    /// The key of snapshot and timestamp.
+    pub online: KeyName,
+}
+
+impl Plan {
+    /// Makes the plan for a product.
+    ///
+    /// # Errors
+    /// Keys are missing here, or the policy does not allow those that are.
+    pub fn new(home: &Home, product: &Product) -> Result<Self, SignError> {
+        let policy = &home.policy;
+        let here = |key: &KeyName| home.terminal.tokens.contains_key(key);
+        let Some(of_product) = policy.products.get(product) else {
+            return Err(SignError::NeedsOthers { product: product.clone(), have: Vec::new(), need: 1 });
+        };
+        let all: Vec<(KeyName, Holder)> = of_product
+            .keys
+            .iter()
+            .filter_map(|key| {
+                let name: KeyName = key.get_ref().parse().ok()?;
+                let holder = policy.holder_of(&name)?;
+                Some((name, holder))
+            })
+            .collect();
+        let of = all.len();
+        let rebuilds = *of_product.rebuilds.get_ref();
+        let mut release: Vec<(KeyName, Holder)> = all.into_iter().filter(|(key, _)| here(key)).collect();
+        let people: BTreeSet<&Holder> = release.iter().map(|(_, holder)| holder).collect();
+        if people.len() > 1 && rebuilds > 0 && !policy.insecure_same_terminal {
+            return Err(SignError::SameTerminal(people.into_iter().cloned().collect()));
+        }
+        let need = *of_product.threshold.get_ref() as usize;
+        if release.len() < need {
+            let have = release.into_iter().map(|(_, holder)| holder).collect();
+            return Err(SignError::NeedsOthers { product: product.clone(), have, need });
+        }
+        if rebuilds > 0 {
+            return Err(SignError::NeedsRebuilds { product: product.clone(), need: rebuilds });
+        }
+        release.truncate(need);
+        let Some((_, starter)) = release.first().cloned() else {
+            return Err(SignError::NeedsOthers { product: product.clone(), have: Vec::new(), need });
+        };
+        let claim = policy.claim_key(&starter).cloned().ok_or_else(|| SignError::NoClaimKey(starter.clone()))?;
+        let openpgp = openpgp_keys(policy, home, &release);
+        let online: KeyName = policy.role.online.key.get_ref().parse().map_err(|_| {
+            SignError::Home(HomeError::Damaged {
+                path: home.folder().join("policy.toml"),
+                reason: "the online key has no usable name".to_owned(),
+            })
+        })?;
+        let plan = Self { starter, claim, release, of, rebuilds, openpgp, online };
+        for key in plan.keys() {
+            if !here(key) {
+                return Err(SignError::NoToken(key.clone()));
+            }
+            if !policy.insecure_software_keys {
+                return Err(SignError::SoftwareKey(key.clone()));
+            }
+        }
+        Ok(plan)
+    }
+
+    /// All keys that will be opened, in the order of their use.
+    pub fn keys(&self) -> Vec<&KeyName> {
+        let release = self.release.iter().map(|(key, _)| key);
+        let openpgp = self.openpgp.iter().map(|(key, ..)| key);
+        std::iter::once(&self.claim).chain(release).chain(openpgp).chain([&self.online]).collect()
+    }
+}
+
+/// The OpenPGP keys of those release managers who have a certificate.
+fn openpgp_keys(policy: &Policy, home: &Home, release: &[(KeyName, Holder)]) -> Vec<(KeyName, Holder, PathBuf)> {
+    release
+        .iter()
+        .filter_map(|(_, holder)| {
+            let certificate = policy.openpgp.holders.get(holder)?;
+            Some((Policy::openpgp_key(holder)?, holder.clone(), home.resolve(certificate.get_ref())))
+        })
+        .collect()
+}
+
+/// Reads the public half of a key of the policy.
+///
+/// # Errors
+/// The file is missing or holds no such key.
+pub fn load_public(home: &Home, name: &KeyName) -> Result<PublicKey, SignError> {
+    let entry = home.policy.keys.get(name).ok_or_else(|| SignError::NoToken(name.clone()))?;
+    let path = home.resolve(entry.public.get_ref());
+    let pem = fs::read_to_string(&path).map_err(|error| HomeError::io(&path, error))?;
+    Ok(PublicKey::from_pem(&pem).map_err(|reason| HomeError::Damaged { path, reason })?)
+}
