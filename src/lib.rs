@@ -35,3 +35,11 @@ pub mod repository;
 pub mod sign;
 #[cfg(feature = "terminal")]
 pub mod publish;
+#[cfg(feature = "terminal")]
+pub mod cut;
+#[cfg(feature = "terminal")]
+pub mod init;
+#[cfg(feature = "terminal")]
+pub mod abandon;
+#[cfg(feature = "terminal")]
+pub mod refresh;

@@ -104,6 +104,13 @@ impl Program {
         self
     }
 
+    /// Adds arguments that messages leave out: the same at every call.
+    #[must_use]
+    pub fn usual_args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {

@@ -4,8 +4,22 @@
 pub mod error;
 pub mod ui;
 
+#[cfg(feature = "terminal")]
+mod abandon;
+#[cfg(feature = "terminal")]
+mod cut;
 mod download;
+#[cfg(feature = "terminal")]
+mod init;
 mod pinned;
+#[cfg(feature = "terminal")]
+mod policy;
+#[cfg(feature = "terminal")]
+mod publish;
+#[cfg(feature = "terminal")]
+mod refresh;
+#[cfg(feature = "terminal")]
+mod status;
 mod trust;
 mod util;
 mod verify;
@@ -65,6 +79,21 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[cfg(feature = "terminal")]
+    Init(init::Args),
+    #[cfg(feature = "terminal")]
+    Cut(cut::Args),
+    #[cfg(feature = "terminal")]
+    Publish(publish::Args),
+    #[cfg(feature = "terminal")]
+    Refresh(refresh::Args),
+    #[cfg(feature = "terminal")]
+    Status(status::Args),
+    #[cfg(feature = "terminal")]
+    Abandon(abandon::Args),
+    #[cfg(feature = "terminal")]
+    #[command(subcommand)]
+    Policy(policy::Command),
     Verify(verify::Args),
     Download(download::Args),
     #[command(subcommand)]
@@ -96,7 +125,23 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
+    #[cfg(feature = "terminal")]
+    let home = cli.global.home.as_path();
     match cli.command {
+        #[cfg(feature = "terminal")]
+        Command::Init(args) => init::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Cut(args) => cut::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Publish(args) => publish::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Refresh(args) => refresh::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Status(args) => status::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Abandon(args) => abandon::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Policy(command) => policy::run(&command, home, ui),
         Command::Verify(args) => verify::run(&args, ui),
         Command::Download(args) => download::run(&args, ui),
         Command::Trust(command) => trust::run(command, ui),

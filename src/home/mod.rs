@@ -124,6 +124,8 @@ impl Home {
     /// # Errors
     /// A file is missing, unreadable, or has a mistake.
     pub fn open(folder: &Path) -> Result<Self, HomeError> {
+        // Programs are started in other folders; paths must not depend on that.
+        let folder = &std::path::absolute(folder).map_err(|error| HomeError::io(folder, error))?;
         let (policy, policy_digest) = Self::read_config(folder, "policy.toml")?;
         let (terminal, _) = Self::read_config(folder, "terminal.toml")?;
         Ok(Self {

@@ -3,6 +3,8 @@
 //! Prepares bytes, takes signatures back through [`crate::key::Signer`], and
 //! never sees a private key.
 
+pub mod stock;
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::time::Duration;
@@ -44,6 +46,12 @@ use crate::key::ToSign;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct OpenPgpError(String);
+
+impl From<crate::process::ProcessError> for OpenPgpError {
+    fn from(error: crate::process::ProcessError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 impl From<sequoia::anyhow::Error> for OpenPgpError {
     fn from(error: sequoia::anyhow::Error) -> Self {

@@ -81,7 +81,7 @@ impl Mirror {
             self.copy(name, entry, &staged, &crate::progress::Silent)?;
             let switch = || -> io::Result<()> {
                 let parent = target.parent().unwrap_or(&self.folder);
-                fs::create_dir_all(parent)?;
+                make_public(parent)?;
                 fs::set_permissions(&staged, fs::Permissions::from_mode(0o644))?;
                 fs::rename(&staged, &target)?;
                 atomic::sync_folder(parent)
@@ -122,7 +122,8 @@ impl Mirror {
             if incoming.exists() {
                 fs::remove_dir_all(&incoming)?;
             }
-            fs::create_dir_all(&incoming)
+            make_public(&self.folder)?;
+            fs::create_dir(&incoming)
         };
         make().map_err(|error| PublishError::io(&incoming, error))?;
         Ok(incoming)
@@ -147,7 +148,7 @@ impl Mirror {
         let target = self.folder.join(name.as_str());
         let link = || -> io::Result<()> {
             let parent = target.parent().unwrap_or(&self.folder);
-            fs::create_dir_all(parent)?;
+            make_public(parent)?;
             match fs::hard_link(staged, &target) {
                 // Somebody was faster; the content is compared next.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -166,5 +167,20 @@ impl Mirror {
             return Ok(());
         }
         Err(PublishError::Conflict { path, found, expected: entry.sha256 })
+    }
+}
+
+/// Makes a folder and those above it, readable by web servers whatever the
+/// umask of this terminal is.
+fn make_public(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        make_public(parent)?;
+    }
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o755))),
     }
 }

@@ -144,6 +144,19 @@ pub fn load(home: &Home, serial: u64) -> Result<Publication, HomeError> {
     atomic::read_json(&path, publication::VERSION)?.ok_or_else(|| HomeError::io(&path, std::io::ErrorKind::NotFound.into()))
 }
 
+/// The newest publication for a purpose.
+///
+/// # Errors
+/// A publication cannot be read.
+pub fn find(home: &Home, purpose: &str) -> Result<Option<u64>, HomeError> {
+    for serial in serials(home)?.into_iter().rev() {
+        if load(home, serial)?.purpose == purpose {
+            return Ok(Some(serial));
+        }
+    }
+    Ok(None)
+}
+
 /// The numbers of all recorded publications, sorted.
 ///
 /// # Errors

@@ -64,7 +64,8 @@ pub struct OnlineKey<'a> {
 }
 
 
-/// Makes a publication on top of `state`, for `purpose`.
+/// Makes a publication on top of `state`: a release, new top-level files, or
+/// neither, which only renews the dates.
 ///
 /// # Errors
 /// The online key failed; files cannot be written. What was signed is kept, and
@@ -74,6 +75,7 @@ pub fn prepare(
     state: &State,
     pending: &Pending,
     release: Option<&SignedRelease<'_>>,
+    top_level: &[(RepoPath, Vec<u8>)],
     online: &OnlineKey<'_>,
     journal: &mut Journal,
 ) -> Result<Publication, RepositoryError> {
@@ -88,6 +90,9 @@ pub fn prepare(
         names.push((path, sha256, length));
         Ok(())
     };
+    for (path, bytes) in top_level {
+        add(Ok(path.clone()), bytes)?;
+    }
     if let Some(release) = release {
         let file = release.role.to_file()?;
         add(layout::metadata(release.role.number(), release.product.as_str()), &file)?;

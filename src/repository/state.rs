@@ -33,6 +33,18 @@ pub struct State {
 }
 
 impl State {
+    /// What a home begins with: top-level roles, and nothing sealed.
+    pub fn first(folder: &Path, root: Vec<u8>, targets: Vec<u8>) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            roots: vec![root],
+            targets: (1, targets),
+            roles: BTreeMap::new(),
+            snapshot: (0, Vec::new()),
+            timestamp: (0, Vec::new()),
+        }
+    }
+
     /// Loads the current metadata from the folder of a repository.
     ///
     /// # Errors

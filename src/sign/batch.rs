@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 
@@ -62,12 +63,38 @@ impl ThresholdMet {
 }
 
 impl Batch {
-    /// Opens all keys of `names`.
+    /// Opens the keys whose signatures are still missing in `stage`.
     ///
     /// # Errors
     /// A key file cannot be used, its passphrase is wrong, or it is another key
     /// than the policy lists.
-    pub fn open<'a>(
+    pub fn open(
+        home: &Home,
+        plan: &Plan,
+        role: &Draft,
+        stage: &Path,
+        secrets: &dyn Secrets,
+    ) -> Result<Self, SignError> {
+        let mut missing = Vec::new();
+        if !stage.join(release::claim_file(&plan.starter)).exists() {
+            missing.push(&plan.claim);
+        }
+        for (name, _) in &plan.release {
+            if !role.has_signature(&keyid(&load_public(home, name)?)?) {
+                missing.push(name);
+            }
+        }
+        let unsigned = plan.openpgp.iter().filter(|(_, holder, _)| !checksums_signature(stage, holder).exists());
+        missing.extend(unsigned.map(|(name, ..)| name));
+        missing.push(&plan.online);
+        Self::open_keys(home, missing, secrets)
+    }
+
+    /// Opens keys by name.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_keys<'a>(
         home: &Home,
         names: impl IntoIterator<Item = &'a KeyName>,
         secrets: &dyn Secrets,
@@ -180,7 +207,7 @@ impl Batch {
     ) -> Result<Option<Vec<u8>>, SignError> {
         let mut signatures = Vec::new();
         for (name, holder, certificate) in plan.openpgp.iter().filter(|(_, holder, _)| met.people.contains(holder)) {
-            let path = stage.join(format!("{}.{holder}", release::CHECKSUMS_SIGNATURE));
+            let path = checksums_signature(stage, holder);
             if let Ok(signature) = fs::read(&path) {
                 signatures.push(signature);
                 continue;
@@ -204,8 +231,13 @@ impl Batch {
     }
 }
 
+/// Where one holder's signature over `SHA256SUMS` is kept until all are there.
+fn checksums_signature(stage: &Path, holder: &Holder) -> PathBuf {
+    stage.join(format!("{}.{holder}", release::CHECKSUMS_SIGNATURE))
+}
+
 /// The id of a key.
-pub(crate) fn keyid(public: &PublicKey) -> Result<String, SignError> {
+pub fn keyid(public: &PublicKey) -> Result<String, SignError> {
     let (keyid, _) = tuf::key::identified(public).map_err(crate::tuf::draft::DraftError::from)?;
     Ok(keyid)
 }

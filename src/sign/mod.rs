@@ -20,6 +20,7 @@ use crate::tuf::draft::DraftError;
 pub use agreement::Agreement;
 pub use batch::Batch;
 pub use batch::ThresholdMet;
+pub use batch::keyid;
 pub use plan::Plan;
 pub use plan::load_public;
 

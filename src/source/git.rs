@@ -82,14 +82,14 @@ impl<'a> Git<'a> {
             .env("GIT_NO_LAZY_FETCH", "1")
             .current_dir(self.folder);
         for setting in SETTINGS {
-            program = program.args(["-c", setting]);
+            program = program.usual_args(["-c", setting]);
         }
         program.args(arguments.iter().copied())
     }
 
     /// A call that works on the repository.
     pub(super) fn call(&self, arguments: &[&str]) -> Program {
-        self.program(&["--git-dir=."]).args(arguments.iter().copied())
+        self.program(&[]).usual_args(["--git-dir=."]).args(arguments.iter().copied())
     }
 
     pub(super) fn progress(&self) -> &dyn Progress {

@@ -18,7 +18,9 @@ use super::judge::Verdict;
 use super::strict;
 use crate::manifest::Artifact;
 use crate::manifest::Bundle;
+use crate::manifest::Entry;
 use crate::manifest::Product;
+use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::bundle;
@@ -28,6 +30,7 @@ use crate::manifest::release;
 use crate::parallel::in_parallel;
 use crate::progress::Event;
 use crate::progress::Progress;
+use crate::progress::Silent;
 use crate::progress::Stage;
 use crate::tuf::Client;
 use crate::tuf::Files;
@@ -111,7 +114,16 @@ pub fn claims_of(files: &dyn Files, trust: &Trust, version: &Version) -> Result<
     Ok(envelopes)
 }
 
-/// Verifies everything below `files`.
+/// How much of a repository is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Every byte of every release, under each of its names.
+    Everything,
+    /// Metadata, checksums, claims and bundles.
+    Metadata,
+}
+
+/// Verifies what is below `files`.
 ///
 /// # Errors
 /// The first thing that is not as signed metadata says, or that cannot be read.
@@ -119,6 +131,7 @@ pub fn check(
     files: &Arc<dyn Files>,
     pinned_root: &[u8],
     seen: &[Source],
+    extent: Extent,
     now: Timestamp,
     progress: &dyn Progress,
 ) -> Result<Vec<Checked>, VerifyError> {
@@ -132,7 +145,7 @@ pub fn check(
         progress.event(Event::Length(total.saturating_mul(2)));
         let mut verdicts = Vec::new();
         for version in trust.listing().releases.keys() {
-            let built = release(files.as_ref(), &trust, version, pinned_root, progress)?;
+            let built = release(files.as_ref(), &trust, version, pinned_root, extent, progress)?;
             for artifact in trust.listing().releases[version].values() {
                 verdicts.push(judge::verdict(&trust, version, artifact, built.clone(), now));
             }
@@ -152,6 +165,7 @@ fn release(
     trust: &Trust,
     version: &Version,
     pinned_root: &[u8],
+    extent: Extent,
     progress: &dyn Progress,
 ) -> Result<Built, VerifyError> {
     let product = trust.product();
@@ -161,7 +175,9 @@ fn release(
         work.push((format!("targets/{product}/{version}/{}.{}", artifact.sha256, artifact.name), *artifact));
         work.push((format!("releases/{product}/{version}/{}", artifact.name), *artifact));
     }
-    in_parallel(&work, |(path, artifact)| check_file(files, path, artifact, progress))?;
+    if extent == Extent::Everything {
+        in_parallel(&work, |(path, artifact)| check_file(files, path, artifact.sha256, artifact.length, progress))?;
+    }
 
     let checksums = format!("releases/{product}/{version}/{}", release::CHECKSUMS);
     let listed: Vec<Artifact> = artifacts
@@ -193,22 +209,36 @@ fn check_bundle(files: &dyn Files, path: &str, pinned_root: &[u8]) -> Result<(),
     Ok(())
 }
 
+/// Compares a file of a publication with its entry.
+///
+/// # Errors
+/// It differs, is missing, or cannot be read.
+pub fn check_entry(files: &dyn Files, name: &RepoPath, entry: &Entry) -> Result<(), VerifyError> {
+    check_file(files, name.as_str(), entry.sha256, entry.length, &Silent)
+}
+
 /// Compares a file with what is listed, reading no more than is listed.
-fn check_file(files: &dyn Files, path: &str, artifact: &Artifact, progress: &dyn Progress) -> Result<(), VerifyError> {
+fn check_file(
+    files: &dyn Files,
+    path: &str,
+    sha256: Sha256,
+    length: u64,
+    progress: &dyn Progress,
+) -> Result<(), VerifyError> {
     let place = format!("{}/{path}", files.place());
     progress.event(Event::Request(&place));
     let Some(opened) = files.open(path)? else {
         return Err(Rejection::File { place, reason: "is missing".to_owned() }.into());
     };
-    let bounded = opened.content.take(artifact.length.saturating_add(1));
-    let (sha256, length) = Sha256::of_reader(bounded, &mut |count| progress.event(Event::Advance(count)))
+    let bounded = opened.content.take(length.saturating_add(1));
+    let (found, found_length) = Sha256::of_reader(bounded, &mut |count| progress.event(Event::Advance(count)))
         .map_err(|source| TransportError::Read { place: place.clone(), source })?;
-    let reason = if length > artifact.length {
-        format!("is longer than the {} bytes that are listed", artifact.length)
-    } else if length < artifact.length {
-        format!("has {length} bytes, {} are listed", artifact.length)
-    } else if sha256 != artifact.sha256 {
-        format!("has SHA-256 {sha256}, {} is listed", artifact.sha256)
+    let reason = if found_length > length {
+        format!("is longer than the {length} bytes that are listed")
+    } else if found_length < length {
+        format!("has {found_length} bytes, {length} are listed")
+    } else if found != sha256 {
+        format!("has SHA-256 {found}, {sha256} is listed")
     } else {
         return Ok(());
     };

@@ -33,6 +33,7 @@ use crate::transport::Url;
 use crate::verify::Subject;
 use crate::verify::Verdict;
 use crate::verify::repository;
+use crate::verify::repository::Extent;
 
 /// Is this what was released?
 ///
@@ -119,7 +120,7 @@ fn whole_repository(
 ) -> Result<Vec<Outcome>, CommandError> {
     let files = pinned::open_repository(place);
     let pinned = &pinned[Pinned::of_repository(pinned, files.as_ref())?];
-    let checked = match repository::check(&files, &pinned.root, pinned.seen(), now, ui) {
+    let checked = match repository::check(&files, &pinned.root, pinned.seen(), Extent::Everything, now, ui) {
         Ok(checked) => checked,
         Err(error) => return Ok(vec![Outcome::failed(place.to_owned(), error.into())]),
     };

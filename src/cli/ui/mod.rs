@@ -1,8 +1,11 @@
-//! The only file that prints or reads the terminal.
+//! The only folder that prints or reads the terminal.
 //!
 //! Standard output is data: verdicts, tables, JSON. Talk, prompts and progress
 //! go to standard error. Colour repeats what words say, and is off when the
 //! stream is not a terminal or `NO_COLOR` is set. Bars vanish when done.
+
+#[cfg(feature = "terminal")]
+mod secrets;
 
 use std::io::IsTerminal;
 use std::io::Write;
@@ -39,6 +42,8 @@ pub struct Ui {
     colour_out: bool,
     colour_err: bool,
     bar: Mutex<Option<ProgressBar>>,
+    #[cfg(feature = "terminal")]
+    secrets: secrets::Known,
 }
 
 impl Ui {
@@ -52,6 +57,8 @@ impl Ui {
             colour_out: colour && std::io::stdout().is_terminal(),
             colour_err: colour && std::io::stderr().is_terminal(),
             bar: Mutex::new(None),
+            #[cfg(feature = "terminal")]
+            secrets: secrets::Known::new(global.pin_fd),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Errors at the border to people: the kind gives the exit code, causes say
 //! why, hints give the next command. The only place where hints are attached.
 
+#[cfg(feature = "terminal")]
+mod terminal;
+
 use std::error::Error;
 
 use crate::verify::Rejection;
@@ -59,6 +62,13 @@ impl CommandError {
             cause = inner.source();
         }
         result
+    }
+
+    /// Adds a cause.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
     }
 
     /// Adds advice in prose.

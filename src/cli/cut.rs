@@ -1,0 +1,266 @@
+//! `release cut`: fetch, build, sign, seal, publish.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::error;
+use super::error::CommandError;
+use super::ui::Paint;
+use super::ui::Ui;
+use super::ui::counted;
+use crate::cut::Cut;
+use crate::cut::Operator;
+use crate::cut::Preview;
+use crate::cut::Review;
+use crate::cut::Stopped;
+use crate::home::Home;
+use crate::key::KeyError;
+use crate::key::Secrets;
+use crate::manifest::Holder;
+use crate::manifest::KeyName;
+use crate::manifest::Product;
+use crate::manifest::Version;
+use crate::manifest::names::printable;
+use crate::progress::Event;
+use crate::progress::Progress;
+use crate::publish;
+
+/// Fetch, build, sign, seal and publish a release
+///
+/// Builds what enrolled maintainers have tagged, in a sandbox without network,
+/// twice; shows what will be signed and asks once; signs, verifies the result
+/// as users will, and publishes it.
+///
+/// To resume an interrupted cut, run the same command again. From the first
+/// signature on, the bytes of a cut are final.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  See what would be released:
+      release cut kestrel 2.4.0 --dry-run
+
+  Release it, without a terminal:
+      release cut kestrel 2.4.0 --yes=2.4.0 --pin-fd 3")]
+pub struct Args {
+    /// The product (may be left out when there is one) and the version
+    #[arg(required = true, num_args = 1..=2, value_names = ["PRODUCT", "VERSION"])]
+    what: Vec<String>,
+    /// Fetch and show the plan; build, sign and push nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask: this is the version to sign
+    #[arg(long, value_name = "VERSION")]
+    yes: Option<Version>,
+}
+
+/// Runs `release cut`.
+pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    let home = Home::open(home)?;
+    let (product, version) = what(&args.what, &home)?;
+    let operator = AtTerminal { ui, yes: args.yes.as_ref() };
+    let cut = Cut { home: &home, product: &product, version: &version, operator: &operator, now: &Timestamp::now };
+    if args.dry_run {
+        cut.dry_run()?;
+        ui.say("Dry run requested: nothing was built, signed or pushed.");
+        return Ok(0);
+    }
+    let summary = cut.run().map_err(|error| CommandError::from(error).of_cut(&product, &version))?;
+    if ui.json {
+        let mirrors = mirrors_json(&summary.mirrors);
+        let value = serde_json::json!({
+            "version": 1, "product": product, "release": version, "serial": summary.serial, "mirrors": mirrors,
+        });
+        ui.data(&value.to_string());
+    }
+    let code = report_mirrors(&summary.mirrors, &["cut", product.as_str(), version.as_str()], ui)?;
+    ui.say(&format!("Released {product} {version}."));
+    Ok(code)
+}
+
+/// Product and version of a command line; the product may be left out when
+/// there is one.
+pub fn what(words: &[String], home: &Home) -> Result<(Product, Version), CommandError> {
+    let parse = |product: &str, version: &str| -> Result<(Product, Version), CommandError> {
+        let product = product.parse().map_err(|error| CommandError::usage(format!("{error}")))?;
+        let version = version.parse().map_err(|error| CommandError::usage(format!("{error}")))?;
+        Ok((product, version))
+    };
+    let products: Vec<&Product> = home.policy.products.keys().collect();
+    match (words, products.as_slice()) {
+        ([product, version], _) => parse(product, version),
+        ([version], [only]) => parse(only.as_str(), version),
+        ([_], several) => {
+            let names: Vec<&str> = several.iter().map(|name| name.as_str()).collect();
+            Err(CommandError::usage(format!("the policy has several products ({}); name one", names.join(", "))))
+        }
+        _ => Err(CommandError::usage("name a version")),
+    }
+}
+
+/// Prints how mirrors fared. Gives exit 4 as an error where one failed.
+pub fn report_mirrors(
+    outcomes: &[publish::Outcome],
+    again: &[&str],
+    ui: &Ui,
+) -> Result<u8, CommandError> {
+    let failed: Vec<&publish::Outcome> = outcomes.iter().filter(|outcome| outcome.result.is_err()).collect();
+    if failed.is_empty() {
+        if outcomes.is_empty() {
+            ui.warn("terminal.toml has no mirror; nothing was published");
+        }
+        return Ok(0);
+    }
+    for outcome in outcomes {
+        let (word, paint) = match outcome.result {
+            Ok(_) => ("published ", Paint::Good),
+            Err(_) => ("not pushed", Paint::Bad),
+        };
+        ui.data(&format!("  {}  {}", ui.paint(word, paint), outcome.mirror));
+    }
+    let mut result = CommandError::new(
+        error::PARTIAL,
+        format!("{} of {} could not be brought up to date", failed.len(), counted(outcomes.len(), "mirror")),
+    );
+    for outcome in failed {
+        if let Err(error) = &outcome.result {
+            let error = CommandError::from_error(error::PARTIAL, error);
+            let causes: Vec<&str> = error.causes().iter().map(String::as_str).collect();
+            let all = std::iter::once(error.message()).chain(causes).collect::<Vec<_>>().join(": ");
+            result = result.cause(format!("mirror `{}`: {all}", outcome.mirror));
+        }
+    }
+    Err(result
+        .hint("a mirror that could not be reached keeps its old, whole state")
+        .hint_command("when it is right again, go on without signing again using:", again))
+}
+
+/// Outcomes for machines.
+pub fn mirrors_json(outcomes: &[publish::Outcome]) -> serde_json::Value {
+    outcomes
+        .iter()
+        .map(|outcome| {
+            let error = outcome.result.as_ref().err().map(ToString::to_string);
+            serde_json::json!({
+                "mirror": outcome.mirror, "new_files": outcome.result.as_ref().ok(), "error": error,
+            })
+        })
+        .collect()
+}
+
+/// The person at the terminal, or `--yes`.
+struct AtTerminal<'a> {
+    ui: &'a Ui,
+    yes: Option<&'a Version>,
+}
+
+impl Progress for AtTerminal<'_> {
+    fn event(&self, event: Event<'_>) {
+        self.ui.event(event);
+    }
+}
+
+impl Secrets for AtTerminal<'_> {
+    fn passphrase(&self, key: &KeyName, holder: Option<&Holder>, again: bool) -> Result<Zeroizing<String>, KeyError> {
+        self.ui.passphrase(key, holder, again)
+    }
+
+    fn new_passphrase(&self, key: &KeyName, holder: Option<&Holder>) -> Result<Zeroizing<String>, KeyError> {
+        self.ui.new_passphrase(key, holder)
+    }
+}
+
+impl Operator for AtTerminal<'_> {
+    fn plan(&self, preview: &Preview<'_>) {
+        let Preview { product, version, plan, .. } = preview;
+        let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
+        let verb = if preview.resumes { "Resuming release" } else { "Release" };
+        let mut lines = vec![format!("{verb} {version} of {product}")];
+        lines.push(match preview.pin {
+            Some(pin) => {
+                let signers: Vec<String> = pin.tags.iter().map(|tag| printable(&tag.signer)).collect();
+                format!("  source    {} at {}, tag signed by {}", printable(&pin.branch), pin.commit.short(), signers.join(", "))
+            }
+            None => format!("  source    tag {} of {}", printable(preview.tag), printable(preview.source)),
+        });
+        lines.push(match preview.previous {
+            Some(previous) => format!("  previous  {previous}"),
+            None => "  previous  none: this is the first release".to_owned(),
+        });
+        lines.push("  build     in a sandbox without network".to_owned());
+        lines.push(format!(
+            "  sign      {} of {} release managers: {}",
+            holders.len(),
+            plan.of,
+            holders.join(", ")
+        ));
+        if plan.rebuilds == 0 {
+            lines.push("  rebuilds  none: nobody else checks what this terminal built".to_owned());
+        }
+        lines.push(format!("  publish   {}: {}", counted(preview.mirrors.len(), "mirror"), preview.mirrors.join(", ")));
+        self.ui.say(&lines.join("\n"));
+        if !preview.insecure.is_empty() {
+            self.ui.warn(&format!(
+                "the policy allows {}: fit for a demonstration, not for releases",
+                preview.insecure.join(" and ")
+            ));
+        }
+    }
+
+    fn confirm(&self, review: &Review<'_>) -> Result<(), Stopped> {
+        let Review { product, version, changes, plan, .. } = review;
+        let mut lines = vec![format!("\nTo be signed: manifest {} of {product}", review.number)];
+        lines.push(match &changes.previous {
+            Some(previous) => format!(
+                "  keeps     {} as {} before, up to {previous}",
+                counted(changes.unchanged, "release"),
+                if changes.unchanged == 1 { "it was" } else { "they were" }
+            ),
+            None => "  keeps     nothing: this is the first release".to_owned(),
+        });
+        lines.push(format!("  adds      {version}, {}:", counted(changes.added.len(), "file")));
+        const SHOWN: usize = 12;
+        for file in changes.added.iter().take(SHOWN) {
+            lines.push(format!("    {}  {:>9}  {}", file.sha256.short(), size(file.length), file.name));
+        }
+        if changes.added.len() > SHOWN {
+            lines.push(format!("    and {} more", changes.added.len() - SHOWN));
+        }
+        lines.push(format!("  from      {}", review.pin.commit));
+        lines.push(format!("  digest    {}", review.digest));
+        let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
+        lines.push(format!("  by        {}", holders.join(", ")));
+        self.ui.say(&lines.join("\n"));
+        match self.yes {
+            Some(yes) if yes == *version => Ok(()),
+            Some(yes) => {
+                self.ui.warn(&format!("--yes says {yes}, the version is {version}"));
+                Err(Stopped)
+            }
+            None => match self.ui.ask("To sign, type the version (empty line stops): ") {
+                Ok(answer) if answer.trim() == version.as_str() => Ok(()),
+                Ok(_) => Err(Stopped),
+                Err(error) => {
+                    self.ui.warn(error.message());
+                    Err(Stopped)
+                }
+            },
+        }
+    }
+}
+
+/// A size for people.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut scaled = bytes * 10 / 1000;
+    let mut unit = 0;
+    while scaled >= 10_000 && unit + 1 < UNITS.len() {
+        scaled /= 1000;
+        unit += 1;
+    }
+    format!("{}.{} {}", scaled / 10, scaled % 10, UNITS[unit])
+}

@@ -1,0 +1,216 @@
+//! Exit codes and hints for what goes wrong at the terminal.
+
+use super::CommandError;
+use super::FAILED;
+use super::INTERNAL;
+use super::REJECTED;
+use crate::abandon::AbandonError;
+use crate::build::BuildError;
+use crate::cut::CutError;
+use crate::home::HomeError;
+use crate::init::InitError;
+use crate::key::KeyError;
+use crate::manifest::Product;
+use crate::manifest::Version;
+use crate::process::ProcessError;
+use crate::repository::RepositoryError;
+use crate::sign::SignError;
+use crate::source::SourceError;
+
+impl CommandError {
+    /// Says how to go on with a cut, where that is by the same command.
+    #[must_use]
+    pub fn of_cut(self, product: &Product, version: &Version) -> Self {
+        if self.code() != FAILED || !self.hints().is_empty() {
+            return self;
+        }
+        self.hint_command(
+            "when that is mended, go on using the same command again:",
+            &["cut", product.as_str(), version.as_str()],
+        )
+    }
+}
+
+impl From<HomeError> for CommandError {
+    fn from(error: HomeError) -> Self {
+        let result = Self::from_error(FAILED, &error);
+        match &error {
+            HomeError::NotAHome { .. } => result
+                .hint_command("name the home with --home or RELEASE_HOME, or make one using:", &[
+                    "init", "--policy", "FILE", "--software-keys",
+                ]),
+            HomeError::Locked { .. } => result.hint("wait until it is done; a command that was killed holds no lock"),
+            HomeError::Newer(_) => result.hint("use the newer release; nothing was changed"),
+            HomeError::SecondPayload { .. } => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("nothing was signed; find out why the payload has changed before you go on")
+            }
+            HomeError::Damaged { .. } => {
+                result.hint("nothing was changed; restore the file from a backup, or ask for help with this message")
+            }
+            _ => result,
+        }
+    }
+}
+
+impl From<KeyError> for CommandError {
+    fn from(error: KeyError) -> Self {
+        let result = Self::from_error(FAILED, &error);
+        match error {
+            KeyError::OtherKey { .. } => result.hint("look for the right key file, or correct terminal.toml"),
+            KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_) => {
+                result.hint("signatures that were made are kept; run the same command again")
+            }
+            _ => result,
+        }
+    }
+}
+
+impl From<SignError> for CommandError {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::Home(error) => return error.into(),
+            SignError::Key(error) => return error.into(),
+            _ => {}
+        }
+        let refused = matches!(
+            error,
+            SignError::Claim { .. }
+                | SignError::TooFewClaims { .. }
+                | SignError::ThresholdNotMet { .. }
+                | SignError::SameTerminal(_)
+        );
+        let result = Self::from_error(if refused { REJECTED } else { FAILED }, &error);
+        match error {
+            SignError::NeedsOthers { .. } | SignError::NeedsRebuilds { .. } => {
+                result.hint("nothing was built or signed; this version cannot take approvals from another terminal yet")
+            }
+            SignError::SoftwareKey(_) => result.hint("a policy that allows software keys says `insecure-software-keys = true`"),
+            SignError::NoToken(name) => result.hint(format!("add `{name}` to [token] in terminal.toml")),
+            _ => result,
+        }
+    }
+}
+
+impl From<SourceError> for CommandError {
+    fn from(error: SourceError) -> Self {
+        let result = Self::from_error(if error.is_transient() { FAILED } else { REJECTED }, &error);
+        match error {
+            SourceError::Process(ProcessError::Missing(program)) => install(result, &program),
+            SourceError::NotAHead { .. } => {
+                result.hint("a release is tagged at the head of its branch; nothing was built")
+            }
+            SourceError::Moved { .. } => {
+                result.hint("somebody has moved it since this cut began; find out who and why; nothing was built")
+            }
+            SourceError::Renamed { .. } => {
+                result.hint("somebody serves an old signed tag as a new one; do not release from this source")
+            }
+            _ => result,
+        }
+    }
+}
+
+impl From<BuildError> for CommandError {
+    fn from(error: BuildError) -> Self {
+        let result = Self::from_error(if error.is_refusal() { REJECTED } else { FAILED }, &error);
+        match error {
+            BuildError::Process(ProcessError::Missing(program)) => install(result, &program),
+            BuildError::NotReproducible { .. } => result.hint(
+                "nothing was signed; both builds are kept in the folder of the cut. Mend the build, or say \
+                 `reproducible = false` in release.toml if that is what you want",
+            ),
+            _ => result,
+        }
+    }
+}
+
+fn install(result: CommandError, program: &str) -> CommandError {
+    let package = match program {
+        "bwrap" => "bubblewrap",
+        "ssh-keygen" => "openssh-client",
+        "setpriv" | "taskset" => "util-linux",
+        other => other,
+    };
+    result.hint(format!("on Debian: apt-get install {package}"))
+}
+
+impl From<RepositoryError> for CommandError {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::Home(error) => return error.into(),
+            RepositoryError::Key(error) => return error.into(),
+            _ => {}
+        }
+        let result = Self::from_error(FAILED, &error);
+        match &error {
+            RepositoryError::Interrupted { purpose, .. } => {
+                let words: Vec<&str> = purpose.split(' ').collect();
+                match words.as_slice() {
+                    [product, version] => result
+                        .hint_command("finish it first using:", &["cut", product, version])
+                        .hint_command("or burn it using:", &["abandon", product, version]),
+                    _ => result.hint_command("finish it first using:", &["refresh"]),
+                }
+            }
+            RepositoryError::Released { .. } | RepositoryError::Withdrawn { .. } => {
+                result.hint("give the release a new version")
+            }
+            RepositoryError::TooLarge { .. } => {
+                result.hint("nothing was signed; split the product, or withdraw releases that nobody should use")
+            }
+            _ => result,
+        }
+    }
+}
+
+impl From<CutError> for CommandError {
+    fn from(error: CutError) -> Self {
+        match error {
+            CutError::Source(error) => error.into(),
+            CutError::Build(error) => error.into(),
+            CutError::Repository(error) => error.into(),
+            CutError::Sign(error) => error.into(),
+            CutError::Home(error) => error.into(),
+            CutError::Stopped(error) => Self::from_error(FAILED, &error)
+                .hint("to sign after all, run the same command again; it will not build again"),
+            CutError::OtherPolicy { .. } | CutError::Recipe { .. } | CutError::StageChanged(_) => {
+                Self::from_error(REJECTED, &error)
+            }
+            CutError::SelfCheck(_) | CutError::StockVerifier(_) => {
+                Self::from_error(INTERNAL, &error).hint("do not publish by hand; ask for help with this message")
+            }
+            CutError::OtherCut { ref product, ref other } => {
+                let (product, other) = (product.clone(), other.clone());
+                Self::from_error(FAILED, &error)
+                    .hint_command("finish it using:", &["cut", product.as_str(), other.as_str()])
+                    .hint_command("or burn that version using:", &["abandon", product.as_str(), other.as_str()])
+            }
+            _ => Self::from_error(FAILED, &error),
+        }
+    }
+}
+
+impl From<InitError> for CommandError {
+    fn from(error: InitError) -> Self {
+        match error {
+            InitError::Cut(error) => error.into(),
+            InitError::Home(error) => error.into(),
+            InitError::Repository(error) => error.into(),
+            InitError::Sign(error) => error.into(),
+            InitError::Key(error) => error.into(),
+            error => Self::from_error(FAILED, &error),
+        }
+    }
+}
+
+impl From<AbandonError> for CommandError {
+    fn from(error: AbandonError) -> Self {
+        match error {
+            AbandonError::Home(error) => error.into(),
+            AbandonError::Repository(error) => error.into(),
+            error => Self::from_error(FAILED, &error),
+        }
+    }
+}

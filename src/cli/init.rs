@@ -1,0 +1,93 @@
+//! `release init`: a home with policy, keys and root of trust.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::error::CommandError;
+use super::trust;
+use super::ui::Ui;
+use super::ui::counted;
+use crate::init::Request;
+
+/// Make a home: policy, keys, root of trust
+///
+/// Copies the policy and the files that it names, makes the keys whose public
+/// halves do not exist yet, and signs the first root and the policy. Users pin
+/// that root: publish its fingerprint where they can compare it.
+///
+/// This version keeps private keys in encrypted files only, which are for
+/// demonstrations and tests. The policy must say `insecure-software-keys = true`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Example:
+  Make a home for a demonstration:
+      release init --home demo/home --policy policy.toml --software-keys --mirror here=demo/mirror")]
+pub struct Args {
+    /// The policy to start from
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Keep private keys in files; for demonstrations and tests
+    #[arg(long, required = true)]
+    software_keys: bool,
+    /// Publish to this local folder (can be repeated)
+    #[arg(long = "mirror", value_name = "NAME=DIR", value_parser = named_folder)]
+    mirrors: Vec<(String, PathBuf)>,
+    /// Let builds see this folder at /opt/NAME (can be repeated)
+    #[arg(long = "toolchain", value_name = "NAME=DIR", value_parser = named_folder)]
+    toolchains: Vec<(String, PathBuf)>,
+}
+
+fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, folder) = text.split_once('=').ok_or("write NAME=DIR")?;
+    if name.is_empty() || folder.is_empty() {
+        return Err("write NAME=DIR".to_owned());
+    }
+    Ok((name.to_owned(), PathBuf::from(folder)))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    let failed = |error| CommandError::failed(format!("cannot use {}: {error}", path.display()));
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    // Resolving `..` needs no file to exist.
+    let mut clean = PathBuf::new();
+    for part in absolute.components() {
+        if part == std::path::Component::ParentDir {
+            clean.pop();
+        } else {
+            clean.push(part);
+        }
+    }
+    Ok(clean)
+}
+
+/// The way from one folder to another.
+fn relative(to: &Path, from: &Path) -> PathBuf {
+    let common = to.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(common).map(|_| std::path::Component::ParentDir);
+    up.chain(to.components().skip(common)).collect()
+}
+
+/// Runs `release init`.
+pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    let toolchains: Vec<(PathBuf, String)> =
+        args.toolchains.iter().map(|(name, folder)| (folder.clone(), name.clone())).collect();
+    let home = &absolute(home)?;
+    let mut mirrors = Vec::new();
+    for (name, folder) in &args.mirrors {
+        // terminal.toml counts from the home, the command line from here.
+        let folder = if folder.is_absolute() { folder.clone() } else { relative(&absolute(folder)?, home) };
+        mirrors.push((name.clone(), folder));
+    }
+    let request = Request { home, policy: &args.policy, mirrors: &mirrors, toolchains: &toolchains };
+    ui.warn("these keys are files: fit for a demonstration, not for releases");
+    let made = crate::init::init(&request, ui, &Timestamp::now)?;
+    ui.say(&format!("Made {} and a root of trust in {}", counted(made.keys.len(), "key"), home.display()));
+    ui.say(&format!("Fingerprint of the root (SHA-256):\n\n    {}\n", trust::grouped(made.root)));
+    ui.say("Publish it where your users can compare it: they trust it once.");
+    if ui.json {
+        ui.data(&serde_json::json!({ "version": 1, "root": made.root, "keys": made.keys }).to_string());
+    }
+    Ok(0)
+}

@@ -1,0 +1,32 @@
+//! `release publish`: push what is sealed to mirrors that lack it.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::cut::mirrors_json;
+use super::cut::report_mirrors;
+use super::error::CommandError;
+use super::ui::Ui;
+use crate::home::Home;
+use crate::publish;
+use crate::repository::Pending;
+
+/// Push what is sealed to mirrors that lack it
+///
+/// Needs no key. A mirror that was down is brought to the newest state, never to
+/// an older one.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `release publish`.
+pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    let home = Home::open(home)?;
+    let _lock = home.lock("release publish")?;
+    Pending::finish_interrupted(&home)?;
+    let outcomes = publish::push(&home, Timestamp::now(), ui)?;
+    if ui.json {
+        ui.data(&serde_json::json!({ "version": 1, "mirrors": mirrors_json(&outcomes) }).to_string());
+    }
+    report_mirrors(&outcomes, &["publish"], ui)
+}

@@ -1,0 +1,28 @@
+//! `release refresh`: renew snapshot, timestamp and bundles.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::cut::report_mirrors;
+use super::error::CommandError;
+use super::ui::Ui;
+use crate::home::Home;
+use crate::publish;
+use crate::refresh;
+
+/// Renew timestamp, snapshot and bundles, and publish them
+///
+/// Tells users that what they have is still the newest. Needs the online key
+/// only. Run it well before `release status` says that the seal expires.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs `release refresh`.
+pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    let home = Home::open(home)?;
+    let _lock = home.lock("release refresh")?;
+    refresh::refresh(&home, ui, &Timestamp::now)?;
+    let outcomes = publish::push(&home, Timestamp::now(), ui)?;
+    report_mirrors(&outcomes, &["publish"], ui)
+}

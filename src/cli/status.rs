@@ -1,0 +1,138 @@
+//! `release status`: cuts, mirrors, and what expires.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use serde_json::json;
+
+use super::error::CommandError;
+use super::ui::Paint;
+use super::ui::Ui;
+use crate::home::CutState;
+use crate::home::Home;
+use crate::manifest::names::printable;
+use crate::publish::MirrorState;
+use crate::repository::Pending;
+use crate::repository::RepositoryError;
+use crate::repository::State;
+
+/// How long before an expiry it is shown as due.
+const NOTICE_DAYS: i64 = 90;
+
+/// Cuts, mirrors, and what expires
+///
+/// Changes nothing and needs no key.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Something that expires.
+struct Expiry {
+    what: String,
+    at: Timestamp,
+    /// Half of the time is over: renew it.
+    due: bool,
+    command: Option<&'static str>,
+}
+
+/// Runs `release status`.
+pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    let home = Home::open(home)?;
+    let now = Timestamp::now();
+    let state = State::load(&home.repository())?;
+    let cuts: Vec<CutState> = home.cuts()?.into_iter().filter(CutState::is_open).collect();
+    let mut mirrors = Vec::new();
+    for name in home.terminal.mirrors.keys() {
+        mirrors.push((name, MirrorState::load(&home, name)?));
+    }
+    let expiries = expiries(&state, &home, now)?;
+    let pending = Pending::find(&home)?;
+    if ui.json {
+        let value = json!({
+            "version": 1,
+            "serial": state.serial(),
+            "interrupted": pending.as_ref().map(|(serial, purpose)| json!({ "serial": serial, "purpose": purpose })),
+            "cuts": cuts.iter().map(|cut| json!({
+                "product": cut.product, "release": cut.release, "step": step(cut),
+            })).collect::<Vec<Value>>(),
+            "mirrors": mirrors.iter().map(|(name, mirror)| json!({
+                "mirror": name, "serial": mirror.serial, "error": mirror.error,
+            })).collect::<Vec<Value>>(),
+            "expires": expiries.iter().map(|expiry| json!({
+                "what": expiry.what, "at": expiry.at, "due": expiry.due, "command": expiry.command,
+            })).collect::<Vec<Value>>(),
+        });
+        ui.data(&value.to_string());
+        return Ok(0);
+    }
+    ui.data(&format!("Publication {} is the newest of this home.", state.serial()));
+    if let Some((serial, purpose)) = pending {
+        ui.data(&format!("Sealing of publication {serial} for {} was interrupted.", printable(&purpose)));
+    }
+    ui.data("\nCuts that are not finished");
+    for cut in &cuts {
+        ui.data(&format!("  {} {}  {}", cut.product, cut.release, step(cut)));
+    }
+    if cuts.is_empty() {
+        ui.data("  none");
+    }
+    ui.data("\nMirrors");
+    for (name, mirror) in &mirrors {
+        let behind = state.serial().saturating_sub(mirror.serial);
+        let word = match (behind, &mirror.error) {
+            (0, _) => ui.paint("up to date", Paint::Good),
+            (_, None) => ui.paint(&format!("{behind} behind; run `release publish`"), Paint::Care),
+            (_, Some(error)) => ui.paint(&format!("{behind} behind: {}", printable(error)), Paint::Bad),
+        };
+        ui.data(&format!("  {name}  publication {}  {word}", mirror.serial));
+    }
+    if mirrors.is_empty() {
+        ui.data("  none");
+    }
+    ui.data("\nExpires");
+    for expiry in &expiries {
+        let date = expiry.at.strftime("%Y-%m-%d");
+        let word = match (expiry.at < now, expiry.due) {
+            (true, _) => ui.paint("  EXPIRED", Paint::Bad),
+            (_, true) => ui.paint("  due", Paint::Care),
+            _ => String::new(),
+        };
+        let command = expiry.command.map_or_else(String::new, |command| format!("  renewed by `{command}`"));
+        ui.data(&format!("  {date}  {}{word}{command}", expiry.what));
+    }
+    Ok(0)
+}
+
+fn step(cut: &CutState) -> &'static str {
+    match (&cut.pin, &cut.build, &cut.staged) {
+        (None, ..) => "started",
+        (_, None, _) => "fetched",
+        (_, _, None) => "built",
+        _ => "staged",
+    }
+}
+
+fn expiries(state: &State, home: &Home, now: Timestamp) -> Result<Vec<Expiry>, RepositoryError> {
+    let read = |name: &str, file: &[u8]| -> Result<Timestamp, RepositoryError> {
+        let value: Value = serde_json::from_slice(file).unwrap_or_default();
+        let date = value["signed"]["expires"].as_str().and_then(|text| text.parse().ok());
+        date.ok_or_else(|| RepositoryError::Damaged { file: name.to_owned(), reason: "it has no expiry".to_owned() })
+    };
+    let notice = jiff::SignedDuration::from_hours(NOTICE_DAYS * 24);
+    let soon = now.checked_add(notice).unwrap_or(Timestamp::MAX);
+    let slow = |what: String, at: Timestamp| Expiry { what, at, due: at < soon, command: None };
+    let mut all = Vec::new();
+    if let Some(root) = state.roots.last() {
+        all.push(slow("root".to_owned(), read("root", root)?));
+    }
+    all.push(slow("targets".to_owned(), read("targets", &state.targets.1)?));
+    for (product, (_, role)) in &state.roles {
+        all.push(slow(format!("releases of {product}"), read(product.as_str(), role)?));
+    }
+    let at = read("timestamp.json", &state.timestamp.1)?;
+    let half = home.policy.role.online.expires.get_ref().duration() / 2;
+    let due = at.checked_sub(half).is_ok_and(|half_time| half_time < now);
+    all.push(Expiry { what: "the seal".to_owned(), at, due, command: Some("release refresh") });
+    all.sort_by_key(|expiry| expiry.at);
+    Ok(all)
+}

@@ -1,0 +1,97 @@
+//! Why a cut stops.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::Stopped;
+use crate::build::BuildError;
+use crate::home::HomeError;
+use crate::manifest::Product;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::openpgp::OpenPgpError;
+use crate::policy::ConfigError;
+use crate::repository::RepositoryError;
+use crate::sign::SignError;
+use crate::source::SourceError;
+use crate::verify::VerifyError;
+
+/// Why a cut stopped. What was signed and sealed before is kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CutError {
+    /// The policy has no such product.
+    #[error("the policy has no product `{0}`")]
+    NoProduct(Product),
+    /// The signed policy is another one.
+    #[error("policy.toml (sha256 {found}) is not the newest signed policy (sha256 {signed})")]
+    OtherPolicy {
+        /// The digest that is signed.
+        signed: Sha256,
+        /// The digest of the file.
+        found: Sha256,
+    },
+    /// The clock is behind what has happened.
+    #[error("the clock says {now}, but {what} is from {then}; set the clock")]
+    Clock {
+        /// The time now.
+        now: Timestamp,
+        /// What is from later.
+        what: &'static str,
+        /// Its time.
+        then: Timestamp,
+    },
+    /// The version was given up.
+    #[error("{product} {version} was abandoned; its number is burned, use another version")]
+    Abandoned {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+    },
+    /// Another version of the product is not finished.
+    #[error("the cut of {product} {other} is not finished")]
+    OtherCut {
+        /// The product.
+        product: Product,
+        /// Its version.
+        other: Version,
+    },
+    /// The recipe has a mistake.
+    #[error("the recipe of commit {} has a mistake: {error}", .commit)]
+    Recipe {
+        /// The commit, short.
+        commit: String,
+        /// The mistake.
+        error: ConfigError,
+    },
+    /// A file of the stage changed after it was built.
+    #[error("{} has changed since it was built; nothing was signed", .0.display())]
+    StageChanged(PathBuf),
+    /// Source control.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The build.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Signing.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The person stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// What was sealed does not verify. Nobody has seen it.
+    #[error("the self-check failed; nothing was published: {0}")]
+    SelfCheck(VerifyError),
+    /// A stock OpenPGP verifier refuses what was signed. Nobody has seen it.
+    #[error("the self-check failed; nothing was published: {0}")]
+    StockVerifier(#[from] OpenPgpError),
+}
+

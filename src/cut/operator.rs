@@ -1,0 +1,72 @@
+//! The person at the terminal, as a cut sees them.
+
+use crate::key::Secrets;
+use crate::manifest::Pin;
+use crate::manifest::Product;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::progress::Progress;
+use crate::repository::stage::Changes;
+use crate::sign::Plan;
+
+/// The person at the terminal.
+pub trait Operator: Progress + Secrets {
+    /// Shows what is about to be done.
+    fn plan(&self, preview: &Preview<'_>);
+
+    /// Shows what is about to be signed, and asks once.
+    ///
+    /// # Errors
+    /// The person stops; nothing was signed.
+    fn confirm(&self, review: &Review<'_>) -> Result<(), Stopped>;
+}
+
+/// The person did not confirm.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped by you; nothing was signed, nothing was published")]
+pub struct Stopped;
+
+/// What a cut is going to do.
+#[derive(Debug)]
+pub struct Preview<'a> {
+    /// The product.
+    pub product: &'a Product,
+    /// The version.
+    pub version: &'a Version,
+    /// Where the source is.
+    pub source: &'a str,
+    /// The tag.
+    pub tag: &'a str,
+    /// The pin, where it is known.
+    pub pin: Option<&'a Pin>,
+    /// The release before.
+    pub previous: Option<&'a Version>,
+    /// Who signs.
+    pub plan: &'a Plan,
+    /// Where it goes.
+    pub mirrors: Vec<&'a str>,
+    /// The safety rules that the policy switches off.
+    pub insecure: Vec<String>,
+    /// Whether an interrupted cut goes on.
+    pub resumes: bool,
+}
+
+/// What is about to be signed.
+#[derive(Debug)]
+pub struct Review<'a> {
+    /// The product.
+    pub product: &'a Product,
+    /// The version.
+    pub version: &'a Version,
+    /// What is built.
+    pub pin: &'a Pin,
+    /// What changes in the release manifest.
+    pub changes: &'a Changes,
+    /// The number of the manifest.
+    pub number: u64,
+    /// The digest that release managers sign.
+    pub digest: Sha256,
+    /// Who signs.
+    pub plan: &'a Plan,
+}
+

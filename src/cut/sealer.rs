@@ -1,0 +1,111 @@
+//! Seals and checks: the part that cuts and refreshes share.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::CutError;
+use crate::home;
+use crate::home::Event as Entry;
+use crate::home::Home;
+use crate::home::Journal;
+use crate::manifest::Publication;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::progress::Event;
+use crate::progress::Evidence;
+use crate::progress::Progress;
+use crate::progress::Silent;
+use crate::progress::Stage;
+use crate::repository::Pending;
+use crate::repository::State;
+use crate::repository::seal;
+use crate::repository::seal::OnlineKey;
+use crate::repository::seal::SignedRelease;
+use crate::tuf::Files;
+use crate::verify;
+use crate::verify::Origin;
+use crate::verify::repository;
+use crate::verify::repository::Extent;
+
+/// Makes publications.
+pub struct Sealer<'a> {
+    /// The home.
+    pub home: &'a Home,
+    /// The person at the terminal.
+    pub operator: &'a dyn Progress,
+    /// The clock.
+    pub now: &'a dyn Fn() -> Timestamp,
+}
+
+impl Sealer<'_> {
+    /// Makes the next publication, verifies it, and puts it into the home's
+    /// repository.
+    ///
+    /// # Errors
+    /// The online key failed, or what was sealed does not verify. The same call
+    /// again goes on.
+    pub fn seal(
+        &self,
+        state: &State,
+        purpose: &str,
+        release: Option<&SignedRelease<'_>>,
+        top_level: &[(RepoPath, Vec<u8>)],
+        online: &OnlineKey<'_>,
+        journal: &mut Journal,
+    ) -> Result<Publication, CutError> {
+        let serial = journal.next_serial(state.serial());
+        let signed_before = journal.was_asked(&format!("snapshot {serial}"));
+        let pending = Pending::begin(self.home, serial, purpose, (self.now)(), signed_before)?;
+        home::step("seal.begun");
+        let publication = seal::prepare(self.home, state, &pending, release, top_level, online, journal)?;
+        self.check(state, &pending, &publication)?;
+        pending.mark_checked()?;
+        let (now, purpose) = ((self.now)(), purpose.to_owned());
+        let timestamp = timestamp_digest(&publication);
+        journal.append(now, Entry::Seal { serial, purpose, timestamp })?;
+        pending.commit(&publication)?;
+        self.operator.event(Event::Done { stage: Stage::Seal, evidence: Evidence::Sealed { serial } });
+        Ok(publication)
+    }
+
+    /// Verifies a publication before anybody sees it: as a new user from the
+    /// first root, and as a user who verified the state before.
+    fn check(&self, state: &State, pending: &Pending, publication: &Publication) -> Result<(), CutError> {
+        let files: Arc<dyn Files> = Arc::new(pending.preview(publication));
+        let root = state.first_root()?;
+        let before = verify::Source { origin: Origin::Memory, copies: state.copies() };
+        let before = if state.serial() == 0 { Vec::new() } else { vec![before] };
+        let failed = CutError::SelfCheck;
+        self.operator.event(Event::Begin { stage: Stage::Check, what: &publication.purpose });
+        let now = (self.now)();
+        let mut count = 0;
+        // Metadata, claims and bundles of all releases; the bytes of this one.
+        let fresh = repository::check(&files, root, &[], Extent::Metadata, now, &Silent).map_err(failed)?;
+        repository::check(&files, root, &before, Extent::Metadata, now, &Silent).map_err(failed)?;
+        for checked in &fresh {
+            for verdict in &checked.files {
+                let facts = verdict.facts();
+                if let verify::Verdict::Stale(..) = verdict {
+                    let stale = verify::Rejection::Rule {
+                        origin: Origin::Repository(files.place()),
+                        file: facts.artifact.name.to_string(),
+                        reason: "it would be STALE from the first day".to_owned(),
+                    };
+                    return Err(failed(stale.into()));
+                }
+                count += 1;
+            }
+        }
+        for (name, entry) in publication.names() {
+            repository::check_entry(files.as_ref(), name, entry).map_err(failed)?;
+        }
+        self.operator.event(Event::Done { stage: Stage::Check, evidence: Evidence::Checked { files: count } });
+        Ok(())
+    }
+}
+
+fn timestamp_digest(publication: &Publication) -> Sha256 {
+    let last = publication.entries.last();
+    last.map_or_else(|| Sha256::of(b""), |entry| entry.sha256)
+}

@@ -1,0 +1,465 @@
+//! The first publication: keys that the policy names and nobody has made yet,
+//! the root of trust, and the signed policy.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::cut::CutError;
+use crate::cut::Sealer;
+use crate::home::Event;
+use crate::home::Home;
+use crate::home::HomeError;
+use crate::home::Journal;
+use crate::home::atomic;
+use crate::key::Algorithm;
+use crate::key::KeyError;
+use crate::key::PublicKey;
+use crate::key::Secrets;
+use crate::key::Signer;
+use crate::key::SoftwareKey;
+use crate::key::ToSign;
+use crate::manifest::Holder;
+use crate::manifest::KeyName;
+use crate::manifest::Product;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::openpgp;
+use crate::openpgp::Certificate;
+use crate::openpgp::OpenPgpError;
+use crate::policy::Policy;
+use crate::policy::RoleEntry;
+use crate::progress::Progress;
+use crate::repository::RepositoryError;
+use crate::repository::State;
+use crate::repository::layout;
+use crate::repository::seal;
+use crate::repository::seal::OnlineKey;
+use crate::sign;
+use crate::sign::SignError;
+use crate::tuf;
+use crate::tuf::Draft;
+use crate::tuf::SignedPolicy;
+use crate::tuf::draft::DraftError;
+use crate::tuf::draft::RoleKeys;
+use crate::tuf::policy::ClaimKey;
+use crate::tuf::policy::HolderEntry;
+use crate::tuf::policy::ProductEntry;
+
+/// What to make a home from.
+pub struct Request<'a> {
+    /// The folder of the new home.
+    pub home: &'a Path,
+    /// The policy; files that it names are found relative to it.
+    pub policy: &'a Path,
+    /// Local mirrors: name and folder.
+    pub mirrors: &'a [(String, PathBuf)],
+    /// Toolchains: folder and the name below `/opt`.
+    pub toolchains: &'a [(PathBuf, String)],
+}
+
+/// What was made.
+#[derive(Debug)]
+pub struct Made {
+    /// The digest of the first root, which users compare.
+    pub root: Sha256,
+    /// Names of the keys that were made.
+    pub keys: Vec<KeyName>,
+}
+
+/// A home that could not be made. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// The folder is in use.
+    #[error("{} exists and is not empty", .0.display())]
+    Exists(PathBuf),
+    /// The policy does not allow what this version can make.
+    #[error("the policy does not set `insecure-software-keys = true`, and this terminal can make no other keys")]
+    NotAllowed,
+    /// Too few keys of a role are made here.
+    #[error("role {role} needs {need} signatures, and only {have} of its keys are made here")]
+    TooFewKeys {
+        /// The role.
+        role: &'static str,
+        /// How many must sign.
+        need: u32,
+        /// How many can.
+        have: usize,
+    },
+    /// A file that the policy names is missing and cannot be made.
+    #[error("the policy names {}, which does not exist", .0.display())]
+    Missing(PathBuf),
+    /// The home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Signing.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Metadata cannot be made.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// A certificate cannot be made or read.
+    #[error(transparent)]
+    OpenPgp(#[from] OpenPgpError),
+    /// Sealing.
+    #[error(transparent)]
+    Cut(#[from] CutError),
+}
+
+/// Makes a home. It appears under its name when it is whole.
+///
+/// # Errors
+/// The policy has a mistake, keys cannot be made, or the folder is in use.
+pub fn init(
+    request: &Request<'_>,
+    operator: &(impl Secrets + Progress),
+    now: &dyn Fn() -> Timestamp,
+) -> Result<Made, InitError> {
+    let in_use = |folder: &Path| folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    if in_use(request.home) {
+        return Err(InitError::Exists(request.home.to_owned()));
+    }
+    let mut partial = request.home.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let clear = || match fs::remove_dir_all(&partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HomeError::io(&partial, error)),
+        _ => Ok(()),
+    };
+    clear()?;
+    let made = build(request, &partial, operator, now).inspect_err(|_| {
+        // What could not be finished must not look like a home.
+        let _ = clear();
+    })?;
+    fs::rename(&partial, request.home).map_err(|error| HomeError::io(request.home, error))?;
+    Ok(made)
+}
+
+fn build(
+    request: &Request<'_>,
+    folder: &Path,
+    operator: &(impl Secrets + Progress),
+    now: &dyn Fn() -> Timestamp,
+) -> Result<Made, InitError> {
+    let text = crate::home::read_text(request.policy)?.ok_or_else(|| InitError::Missing(request.policy.to_owned()))?;
+    let policy = Policy::parse(request.policy, text.clone()).map_err(HomeError::from)?;
+    if !policy.insecure_software_keys {
+        return Err(InitError::NotAllowed);
+    }
+    private_folder(folder)?;
+    for name in ["keys", "repository", "cuts", "publications", "mirrors", "inputs", "inbox", "outbox"] {
+        atomic::make_folder(&folder.join(name))?;
+    }
+    private_folder(&folder.join("keys"))?;
+    copy_files(&policy, request.policy.parent().unwrap_or(Path::new(".")), folder)?;
+    let made = make_keys(&policy, folder, operator, now())?;
+    atomic::write(&folder.join("policy.toml"), text.as_bytes())?;
+    let terminal = terminal_file(request, made.keys());
+    atomic::write(&folder.join("terminal.toml"), terminal.as_bytes())?;
+
+    let home = Home::open(folder)?;
+    let mut journal = home.journal()?;
+    let root = sign_top_level(&home, &made, operator, &mut journal, now)?;
+    Ok(Made { root, keys: made.into_keys().collect() })
+}
+
+type Keys = BTreeMap<KeyName, SoftwareKey>;
+
+fn private_folder(folder: &Path) -> Result<(), InitError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let make = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    Ok(make.map_err(|error| HomeError::io(folder, error))?)
+}
+
+/// Copies the files that the policy names and that exist.
+fn copy_files(policy: &Policy, from: &Path, folder: &Path) -> Result<(), InitError> {
+    let must_exist: BTreeSet<&str> = policy.tag_files().collect();
+    for name in policy.files() {
+        let (source, target) = (from.join(name), folder.join(name));
+        match fs::read(&source) {
+            Ok(bytes) => atomic::write(&target, &bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist.contains(name) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(InitError::Missing(source)),
+            Err(error) => return Err(HomeError::io(&source, error).into()),
+        }
+    }
+    Ok(())
+}
+
+/// Makes the keys whose public halves do not exist: P-256 for TUF, Ed25519 for
+/// claims and OpenPGP.
+fn make_keys(
+    policy: &Policy,
+    folder: &Path,
+    secrets: &impl Secrets,
+    now: Timestamp,
+) -> Result<Keys, InitError> {
+    let mut keys = Keys::new();
+    let mut make = |name: &KeyName, holder: Option<&Holder>, algorithm| -> Result<(), InitError> {
+        let key = SoftwareKey::generate(name.clone(), algorithm)?;
+        key.save(&folder.join(key_file(name)), &secrets.new_passphrase(name, holder)?)?;
+        keys.insert(name.clone(), key);
+        Ok(())
+    };
+    let claims: BTreeSet<&KeyName> = policy.claim_keys().map(|(name, _)| name).collect();
+    for (name, entry) in &policy.keys {
+        if folder.join(entry.public.get_ref()).exists() {
+            continue;
+        }
+        let algorithm = if claims.contains(name) { Algorithm::Ed25519 } else { Algorithm::P256 };
+        make(name, policy.holder_of(name).as_ref(), algorithm)?;
+    }
+    let mut certificates = Vec::new();
+    for (holder, file) in &policy.openpgp.holders {
+        if let Some(name) = Policy::openpgp_key(holder).filter(|_| !folder.join(file.get_ref()).exists()) {
+            make(&name, Some(holder), Algorithm::Ed25519)?;
+            certificates.push((name, &policy.holders[holder], file.get_ref()));
+        }
+    }
+    for (name, key) in &keys {
+        if let Some(entry) = policy.keys.get(name) {
+            atomic::write(&folder.join(entry.public.get_ref()), key.public().to_pem().as_bytes())?;
+        }
+    }
+    let created = seal::expiry(now, jiff::SignedDuration::ZERO);
+    for (name, person, file) in certificates {
+        if let Some(key) = keys.get(&name) {
+            let certificate = openpgp::new_certificate(key, person, created)?;
+            atomic::write(&folder.join(file), &certificate.to_armor()?)?;
+        }
+    }
+    Ok(keys)
+}
+
+/// Where the private half of a software key is, in the home.
+fn key_file(name: &KeyName) -> String {
+    format!("keys/{name}.key")
+}
+
+/// `terminal.toml` of a new home.
+fn terminal_file<'a>(request: &Request<'_>, keys: impl Iterator<Item = &'a KeyName>) -> String {
+    let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+    let mut text = String::from(
+        "# What is true of this machine only.\nversion = 1\n\n\
+         # Software keys: for demonstrations and tests. Whoever copies the files and\n\
+         # learns the passphrases has the keys.\n[token]\n",
+    );
+    for name in keys {
+        let _ = writeln!(text, "{name} = {{ file = \"{}\" }}", key_file(name));
+    }
+    if !request.toolchains.is_empty() {
+        text.push_str("\n# Folders that builds see besides /usr, read-only.\n[sandbox]\ntoolchains = [\n");
+        for (path, name) in request.toolchains {
+            let _ = writeln!(text, "    {{ path = {}, at = \"/opt/{name}\" }},", quoted(path));
+        }
+        text.push_str("]\n");
+    }
+    for (name, path) in request.mirrors {
+        let _ = write!(text, "\n[mirror.{name}]\npath = {}\n", quoted(path));
+    }
+    text
+}
+
+/// Root, targets, and the first publication.
+fn sign_top_level(
+    home: &Home,
+    made: &Keys,
+    operator: &impl Progress,
+    journal: &mut Journal,
+    now: &dyn Fn() -> Timestamp,
+) -> Result<Sha256, InitError> {
+    let at = seal::expiry(now(), jiff::SignedDuration::ZERO);
+    let names = KeyIds::load(home)?;
+    let root = root_draft(home, &names, at)?;
+    let root = sign_draft("root", root, &home.policy.role.root, &names, made, journal, at)?;
+    let (targets, mut files) = targets_draft(home, &names, at)?;
+    let targets = sign_draft("targets", targets, &home.policy.role.targets, &names, made, journal, at)?;
+    files.push((path(layout::metadata(1, "root"))?, root.clone()));
+    files.push((path(layout::metadata(1, "targets"))?, targets.clone()));
+
+    let online: KeyName = key_name(home.policy.role.online.key.get_ref())?;
+    let signer = made.get(&online).ok_or(InitError::TooFewKeys { role: "online", need: 1, have: 0 })?;
+    let state = State::first(&home.repository(), root.clone(), targets);
+    let sealer = Sealer { home, operator, now };
+    let key = OnlineKey { keyid: names.id(&online)?, signer };
+    sealer.seal(&state, "init", None, &files, &key, journal)?;
+    let digest = Sha256::of(&root);
+    journal.append(now(), Event::Init { root: digest })?;
+    Ok(digest)
+}
+
+/// The keys of the policy with their TUF ids and objects.
+struct KeyIds(BTreeMap<KeyName, (String, PublicKey)>);
+
+impl KeyIds {
+    fn load(home: &Home) -> Result<Self, InitError> {
+        let mut ids = BTreeMap::new();
+        for name in home.policy.keys.keys() {
+            let public = sign::load_public(home, name)?;
+            ids.insert(name.clone(), (sign::keyid(&public)?, public));
+        }
+        Ok(Self(ids))
+    }
+
+    fn get(&self, name: &KeyName) -> Result<&(String, PublicKey), InitError> {
+        Ok(self.0.get(name).ok_or_else(|| SignError::NoToken(name.clone()))?)
+    }
+
+    fn id(&self, name: &KeyName) -> Result<&str, InitError> {
+        Ok(&self.get(name)?.0)
+    }
+
+    /// Ids and threshold of a role, and its key objects added to `objects`.
+    fn role(
+        &self,
+        keys: &[crate::policy::Span<String>],
+        threshold: u32,
+        objects: &mut BTreeMap<String, Value>,
+    ) -> Result<RoleKeys, InitError> {
+        let mut keyids = Vec::new();
+        for key in keys {
+            let (id, public) = self.get(&key_name(key.get_ref())?)?;
+            objects.insert(id.clone(), tuf::key::object(public));
+            keyids.push(id.clone());
+        }
+        Ok(RoleKeys { keyids, threshold })
+    }
+}
+
+fn key_name(text: &str) -> Result<KeyName, InitError> {
+    let damaged = |error: crate::manifest::names::NameError| HomeError::Damaged {
+        path: PathBuf::from("policy.toml"),
+        reason: error.to_string(),
+    };
+    Ok(text.parse().map_err(damaged)?)
+}
+
+fn path(made: Result<RepoPath, crate::manifest::names::NameError>) -> Result<RepoPath, InitError> {
+    Ok(made.map_err(|error| RepositoryError::Damaged { file: "publication".to_owned(), reason: error.to_string() })?)
+}
+
+fn root_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<Draft, InitError> {
+    let role = &home.policy.role;
+    let mut objects = BTreeMap::new();
+    let root = ids.role(&role.root.keys, *role.root.threshold.get_ref(), &mut objects)?;
+    let targets = ids.role(&role.targets.keys, *role.targets.threshold.get_ref(), &mut objects)?;
+    let online = ids.role(std::slice::from_ref(&role.online.key), 1, &mut objects)?;
+    let roles = BTreeMap::from([
+        ("root", root),
+        ("targets", targets),
+        ("snapshot", online.clone()),
+        ("timestamp", online),
+    ]);
+    Ok(Draft::root(1, seal::expiry(at, role.root.expires.get_ref().duration()), &objects, &roles))
+}
+
+/// The targets role, and the files that it lists with their names.
+fn targets_draft(
+    home: &Home,
+    ids: &KeyIds,
+    at: Timestamp,
+) -> Result<(Draft, Vec<(RepoPath, Vec<u8>)>), InitError> {
+    let policy = &home.policy;
+    let mut files = Vec::new();
+    let mut targets = serde_json::Map::new();
+    let mut list = |target: &str, bytes: Vec<u8>| -> Result<(), InitError> {
+        let sha256 = Sha256::of(&bytes);
+        targets.insert(target.to_owned(), json!({ "length": bytes.len(), "hashes": { "sha256": sha256 } }));
+        let (folder, file) = target.rsplit_once('/').unwrap_or_default();
+        files.push((path(format!("targets/{folder}/{sha256}.{file}").parse())?, bytes));
+        Ok(())
+    };
+    let policy_path = home.folder().join("policy.toml");
+    list("policy/1/policy.toml", fs::read(&policy_path).map_err(|error| HomeError::io(&policy_path, error))?)?;
+    let mut public = Vec::new();
+    for (holder, file) in &policy.openpgp.holders {
+        let file = home.resolve(file.get_ref());
+        let bytes = fs::read(&file).map_err(|error| HomeError::io(&file, error))?;
+        let certificate = Certificate::one(&bytes)?;
+        list(&format!("keys/1/{holder}.asc"), bytes)?;
+        public.push((path(format!("keys/{}.asc", certificate.fingerprint()).parse())?, certificate.to_armor()?));
+        public.push((path(format!("keys/{}.gpg", certificate.fingerprint()).parse())?, certificate.to_binary()?));
+    }
+    files.extend(public);
+
+    let mut objects = BTreeMap::new();
+    let mut products = BTreeMap::new();
+    for (name, product) in &policy.products {
+        let role = ids.role(&product.keys, *product.threshold.get_ref(), &mut objects)?;
+        products.insert(name.to_string(), role);
+    }
+    let extension = serde_json::to_value(signed_policy(policy, ids)?)
+        .map_err(|error| DraftError::from(crate::manifest::json::JsonError::from(error)))?;
+    let expires = seal::expiry(at, policy.role.targets.expires.get_ref().duration());
+    Ok((Draft::targets(1, expires, &Value::Object(targets), &objects, &products, &extension), files))
+}
+
+/// `x-release` of a policy.
+fn signed_policy(policy: &Policy, ids: &KeyIds) -> Result<SignedPolicy, InitError> {
+    let mut signed = SignedPolicy::new(policy.repository.get_ref().clone());
+    signed.insecure = policy.insecure();
+    for (holder, name) in &policy.holders {
+        signed.holders.insert(holder.clone(), HolderEntry { name: name.clone(), keyids: Vec::new() });
+    }
+    let of_roles = policy.role.root.keys.iter().chain(&policy.role.targets.keys);
+    let of_products = policy.products.values().flat_map(|product| &product.keys);
+    let listed: BTreeSet<&String> = of_roles.chain(of_products).map(|key| key.get_ref()).collect();
+    for key in listed {
+        let name = key_name(key)?;
+        if let Some(entry) = policy.holder_of(&name).and_then(|holder| signed.holders.get_mut(&holder)) {
+            entry.keyids.push(ids.id(&name)?.to_owned());
+        }
+    }
+    for (name, holder) in policy.claim_keys() {
+        let (id, public) = ids.get(name)?;
+        let (_, key) = tuf::key::identified(public).map_err(DraftError::from)?;
+        signed.claims.insert(id.clone(), ClaimKey { holder, key });
+    }
+    for (name, product) in &policy.products {
+        let rebuilds = *product.rebuilds.get_ref();
+        signed.products.insert(Product::clone(name), ProductEntry { rebuilds });
+    }
+    Ok(signed)
+}
+
+/// Signs a role by as many of its keys as it needs.
+fn sign_draft(
+    name: &'static str,
+    mut draft: Draft,
+    role: &RoleEntry,
+    ids: &KeyIds,
+    made: &Keys,
+    journal: &mut Journal,
+    at: Timestamp,
+) -> Result<Vec<u8>, InitError> {
+    let need = *role.threshold.get_ref();
+    let mut have = 0;
+    for key in &role.keys {
+        let key = key_name(key.get_ref())?;
+        let Some(signer) = made.get(&key).filter(|_| have < need as usize) else {
+            continue;
+        };
+        journal.ask(at, &key, &format!("{name} {}", draft.number()), draft.digest()?)?;
+        let signature = signer.sign(ToSign::Message(&draft.canonical()?))?;
+        draft.add_signature(ids.id(&key)?, &signature);
+        have += 1;
+    }
+    if have < need as usize {
+        return Err(InitError::TooFewKeys { role: name, need, have });
+    }
+    Ok(draft.to_file()?)
+}
