@@ -51,8 +51,7 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
     Pending::finish_interrupted(home)?;
     let folder = home.cut(product, version);
     let (no_product, no_version) = (product.clone(), version.clone());
-    let mut cut =
-        CutState::load(&folder)?.ok_or(AbandonError::NoCut { product: no_product, version: no_version })?;
+    let mut cut = CutState::load(&folder)?.ok_or(AbandonError::NoCut { product: no_product, version: no_version })?;
     if cut.abandoned {
         return Ok(());
     }
@@ -67,10 +66,8 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
     let mut journal = home.journal()?;
     let pending = Pending::find(home)?.filter(|(_, other)| *other == purpose).map(|(serial, _)| serial);
     let number = cut.staged.as_ref().map(|staged| staged.number);
-    journal.append(
-        now,
-        Event::Abandon { product: product.clone(), release: version.clone(), number, serial: pending },
-    )?;
+    journal
+        .append(now, Event::Abandon { product: product.clone(), release: version.clone(), number, serial: pending })?;
     cut.abandoned = true;
     cut.save(&folder)?;
     if let Some(serial) = pending {

@@ -202,12 +202,7 @@ fn copy_files(policy: &Policy, from: &Path, folder: &Path) -> Result<(), InitErr
 
 /// Makes the keys whose public halves do not exist: P-256 for TUF, Ed25519 for
 /// claims and OpenPGP.
-fn make_keys(
-    policy: &Policy,
-    folder: &Path,
-    secrets: &impl Secrets,
-    now: Timestamp,
-) -> Result<Keys, InitError> {
+fn make_keys(policy: &Policy, folder: &Path, secrets: &impl Secrets, now: Timestamp) -> Result<Keys, InitError> {
     let mut keys = Keys::new();
     let mut make = |name: &KeyName, holder: Option<&Holder>, algorithm| -> Result<(), InitError> {
         let key = SoftwareKey::generate(name.clone(), algorithm)?;
@@ -358,21 +353,16 @@ fn root_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<Draft, InitErr
     let root = ids.role(&role.root.keys, *role.root.threshold.get_ref(), &mut objects)?;
     let targets = ids.role(&role.targets.keys, *role.targets.threshold.get_ref(), &mut objects)?;
     let online = ids.role(std::slice::from_ref(&role.online.key), 1, &mut objects)?;
-    let roles = BTreeMap::from([
-        ("root", root),
-        ("targets", targets),
-        ("snapshot", online.clone()),
-        ("timestamp", online),
-    ]);
+    let roles =
+        BTreeMap::from([("root", root), ("targets", targets), ("snapshot", online.clone()), ("timestamp", online)]);
     Ok(Draft::root(1, seal::expiry(at, role.root.expires.get_ref().duration()), &objects, &roles))
 }
 
+/// Files of a publication by name.
+type NamedFiles = Vec<(RepoPath, Vec<u8>)>;
+
 /// The targets role, and the files that it lists with their names.
-fn targets_draft(
-    home: &Home,
-    ids: &KeyIds,
-    at: Timestamp,
-) -> Result<(Draft, Vec<(RepoPath, Vec<u8>)>), InitError> {
+fn targets_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<(Draft, NamedFiles), InitError> {
     let policy = &home.policy;
     let mut files = Vec::new();
     let mut targets = serde_json::Map::new();
@@ -417,7 +407,7 @@ fn signed_policy(policy: &Policy, ids: &KeyIds) -> Result<SignedPolicy, InitErro
     }
     let of_roles = policy.role.root.keys.iter().chain(&policy.role.targets.keys);
     let of_products = policy.products.values().flat_map(|product| &product.keys);
-    let listed: BTreeSet<&String> = of_roles.chain(of_products).map(|key| key.get_ref()).collect();
+    let listed: BTreeSet<&String> = of_roles.chain(of_products).map(toml::Spanned::get_ref).collect();
     for key in listed {
         let name = key_name(key)?;
         if let Some(entry) = policy.holder_of(&name).and_then(|holder| signed.holders.get_mut(&holder)) {

@@ -30,12 +30,7 @@ struct Bind {
 }
 
 /// The program that runs the recipe's commands.
-pub(super) fn program(
-    request: &Request<'_>,
-    number: u32,
-    source: &Path,
-    build: &Path,
-) -> Result<Program, BuildError> {
+pub(super) fn program(request: &Request<'_>, number: u32, source: &Path, build: &Path) -> Result<Program, BuildError> {
     let etc = write_etc(request.work)?;
     let bind = |outside: PathBuf, inside: &str, writable| Bind { outside, inside: inside.to_owned(), writable };
     let mut binds = vec![
@@ -107,9 +102,12 @@ fn as_nobody(binds: &mut [Bind]) -> Program {
         bind.outside = staged;
     }
     let id = BUILD_ID.to_string();
-    outer
-        .args(["--", "setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"])
-        .args(["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"])
+    outer.args(["--", "setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]).args([
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+        "--bounding-set=-all",
+        "--no-new-privs",
+    ])
 }
 
 /// A build needs to know that users exist, and no more about them.

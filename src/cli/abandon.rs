@@ -32,7 +32,10 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let (product, version) = what(&args.what, &home)?;
     let confirmed = match &args.yes {
         Some(yes) => *yes == version,
-        None => ui.ask(&format!("To burn {product} {version} for ever, type the version (empty line stops): "))?.trim() == version.as_str(),
+        None => {
+            ui.ask(&format!("To burn {product} {version} for ever, type the version (empty line stops): "))?.trim()
+                == version.as_str()
+        }
     };
     if !confirmed {
         return Err(CommandError::failed("stopped by you; nothing was burned"));

@@ -100,11 +100,7 @@ pub fn what(words: &[String], home: &Home) -> Result<(Product, Version), Command
 }
 
 /// Prints how mirrors fared. Gives exit 4 as an error where one failed.
-pub fn report_mirrors(
-    outcomes: &[publish::Outcome],
-    again: &[&str],
-    ui: &Ui,
-) -> Result<u8, CommandError> {
+pub fn report_mirrors(outcomes: &[publish::Outcome], again: &[&str], ui: &Ui) -> Result<u8, CommandError> {
     let failed: Vec<&publish::Outcome> = outcomes.iter().filter(|outcome| outcome.result.is_err()).collect();
     if failed.is_empty() {
         if outcomes.is_empty() {
@@ -180,7 +176,12 @@ impl Operator for AtTerminal<'_> {
         lines.push(match preview.pin {
             Some(pin) => {
                 let signers: Vec<String> = pin.tags.iter().map(|tag| printable(&tag.signer)).collect();
-                format!("  source    {} at {}, tag signed by {}", printable(&pin.branch), pin.commit.short(), signers.join(", "))
+                format!(
+                    "  source    {} at {}, tag signed by {}",
+                    printable(&pin.branch),
+                    pin.commit.short(),
+                    signers.join(", ")
+                )
             }
             None => format!("  source    tag {} of {}", printable(preview.tag), printable(preview.source)),
         });
@@ -189,12 +190,7 @@ impl Operator for AtTerminal<'_> {
             None => "  previous  none: this is the first release".to_owned(),
         });
         lines.push("  build     in a sandbox without network".to_owned());
-        lines.push(format!(
-            "  sign      {} of {} release managers: {}",
-            holders.len(),
-            plan.of,
-            holders.join(", ")
-        ));
+        lines.push(format!("  sign      {} of {} release managers: {}", holders.len(), plan.of, holders.join(", ")));
         if plan.rebuilds == 0 {
             lines.push("  rebuilds  none: nobody else checks what this terminal built".to_owned());
         }
@@ -220,7 +216,6 @@ impl Operator for AtTerminal<'_> {
             None => "  keeps     nothing: this is the first release".to_owned(),
         });
         lines.push(format!("  adds      {version}, {}:", counted(changes.added.len(), "file")));
-        const SHOWN: usize = 12;
         for file in changes.added.iter().take(SHOWN) {
             lines.push(format!("    {}  {:>9}  {}", file.sha256.short(), size(file.length), file.name));
         }
@@ -249,6 +244,9 @@ impl Operator for AtTerminal<'_> {
         }
     }
 }
+
+/// How many files are listed before "and N more".
+const SHOWN: usize = 12;
 
 /// A size for people.
 fn size(bytes: u64) -> String {

@@ -82,7 +82,11 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
     pinned.remember(&trust, ui);
     pinned::warn_if_insecure(&trust, ui);
     let newest = || {
-        trust.listing().newest().cloned().ok_or_else(|| CommandError::failed(format!("{place} has no release of {product}")))
+        trust
+            .listing()
+            .newest()
+            .cloned()
+            .ok_or_else(|| CommandError::failed(format!("{place} has no release of {product}")))
     };
     let version = args.version.clone().map_or_else(newest, Ok)?;
     let wanted = choose_files(args, trust.listing().releases.get(&version), &version)?;
@@ -94,8 +98,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
     let mut code = 0;
     for artifact in &wanted {
         // The verdict on what the manifest lists comes before the bytes.
-        let subject =
-            Subject { name: artifact.name.to_string(), sha256: artifact.sha256, length: artifact.length };
+        let subject = Subject { name: artifact.name.to_string(), sha256: artifact.sha256, length: artifact.length };
         let word = match judge.judge(&subject, Timestamp::now())? {
             Verdict::Verified(_) => "VERIFIED",
             Verdict::Stale(..) => {
@@ -124,11 +127,8 @@ fn choose_repository(args: &Args, pinned: &[Pinned]) -> Result<(Option<usize>, S
     if let Some(place) = &args.repository {
         return Ok((None, place.clone()));
     }
-    let recorded: Vec<(usize, &String)> = pinned
-        .iter()
-        .enumerate()
-        .filter_map(|(index, pinned)| Some((index, pinned.repository.as_ref()?)))
-        .collect();
+    let recorded: Vec<(usize, &String)> =
+        pinned.iter().enumerate().filter_map(|(index, pinned)| Some((index, pinned.repository.as_ref()?))).collect();
     match recorded.as_slice() {
         [(root, place)] => Ok((Some(*root), (*place).clone())),
         [] => Err(CommandError::usage("no repository is known; name one with --repository")),
@@ -162,13 +162,7 @@ fn choose_files(
 }
 
 /// Downloads one file; only the right bytes get the final name.
-fn fetch_to(
-    files: &dyn Files,
-    path: &str,
-    artifact: &Artifact,
-    target: &Path,
-    ui: &Ui,
-) -> Result<(), CommandError> {
+fn fetch_to(files: &dyn Files, path: &str, artifact: &Artifact, target: &Path, ui: &Ui) -> Result<(), CommandError> {
     let place = format!("{}/{path}", files.place());
     ui.event(Event::Request(&place));
     ui.event(Event::Begin { stage: Stage::Download, what: artifact.name.as_str() });
@@ -207,10 +201,7 @@ fn fetch_to(
 }
 
 /// Writes a file under a temporary name and gives it its own when it is whole.
-fn write_whole(
-    target: &Path,
-    write: impl FnOnce(&mut fs::File) -> io::Result<()>,
-) -> Result<(), CommandError> {
+fn write_whole(target: &Path, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> Result<(), CommandError> {
     let folder = target.parent().unwrap_or(Path::new("."));
     let failed = |error: io::Error| CommandError::failed(format!("cannot write {}: {error}", target.display()));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;

@@ -108,4 +108,3 @@ pub fn warn_if_insecure(trust: &Trust, ui: &Ui) {
 pub fn open_repository(place: &str) -> Arc<dyn Files> {
     if Url::is_url(place) { Arc::new(Url::new(place)) } else { Arc::new(Folder::new(place)) }
 }
-

@@ -24,7 +24,8 @@ pub enum Command {
 pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let Command::Check { file } = command;
     let path = file.clone().unwrap_or_else(|| home.join("policy.toml"));
-    let text = home::read_text(&path)?.ok_or_else(|| CommandError::failed(format!("there is no file {}", path.display())))?;
+    let text =
+        home::read_text(&path)?.ok_or_else(|| CommandError::failed(format!("there is no file {}", path.display())))?;
     let policy = Policy::parse(&path, text).map_err(HomeError::from)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let missing: Vec<&str> = policy.files().filter(|file| !folder.join(file).exists()).collect();

@@ -70,9 +70,8 @@ pub fn read_root(path: &Path) -> Result<Vec<u8>, CommandError> {
     let Some(bytes) = crate::transport::read_plain(path, MAX_ROOT)? else {
         return Err(CommandError::failed(format!("there is no file {show}")));
     };
-    sigstore_tuf::TrustedMetadataSet::from_root(&bytes).map_err(|error| {
-        CommandError::new(super::error::REJECTED, format!("{show} is not a TUF root: {error}"))
-    })?;
+    sigstore_tuf::TrustedMetadataSet::from_root(&bytes)
+        .map_err(|error| CommandError::new(super::error::REJECTED, format!("{show} is not a TUF root: {error}")))?;
     Ok(bytes)
 }
 
@@ -122,25 +121,22 @@ pub fn run(command: Command, ui: &Ui) -> Result<u8, CommandError> {
 fn add(path: &Path, fingerprint: Option<&str>, repository: Option<String>, ui: &Ui) -> Result<u8, CommandError> {
     let root = read_root(path)?;
     let digest = Sha256::of(&root);
-    match fingerprint {
-        Some(text) => {
-            let wanted: String = text.chars().filter(|c| !c.is_whitespace()).flat_map(char::to_lowercase).collect();
-            if wanted != digest.to_string() {
-                return Err(CommandError::new(
-                    super::error::REJECTED,
-                    format!("{} has the fingerprint {digest}, not {wanted}", path.display()),
-                )
-                .hint("do not use this root; nothing was added"));
-            }
+    if let Some(text) = fingerprint {
+        let wanted: String = text.chars().filter(|c| !c.is_whitespace()).flat_map(char::to_lowercase).collect();
+        if wanted != digest.to_string() {
+            return Err(CommandError::new(
+                super::error::REJECTED,
+                format!("{} has the fingerprint {digest}, not {wanted}", path.display()),
+            )
+            .hint("do not use this root; nothing was added"));
         }
-        None => {
-            ui.say(&format!("Fingerprint of {} (SHA-256):\n\n    {}\n", path.display(), grouped(digest)));
-            ui.say("Compare it with one from another channel: a person, a printed page, several sites.");
-            let question = "To trust this root, type its last 4 digits (empty line stops): ";
-            let tail = &digest.to_string()[60..];
-            if ui.ask(question)?.trim() != tail {
-                return Err(CommandError::failed("stopped; the root was not added"));
-            }
+    } else {
+        ui.say(&format!("Fingerprint of {} (SHA-256):\n\n    {}\n", path.display(), grouped(digest)));
+        ui.say("Compare it with one from another channel: a person, a printed page, several sites.");
+        let question = "To trust this root, type its last 4 digits (empty line stops): ";
+        let tail = &digest.to_string()[60..];
+        if ui.ask(question)?.trim() != tail {
+            return Err(CommandError::failed("stopped; the root was not added"));
         }
     }
     let repository = match repository {

@@ -131,8 +131,7 @@ impl TufClient {
                 let mut updater = self.updater()?;
                 let now = Timestamp::now();
                 client::run(updater.refresh(now)).map_err(failed)?;
-                let folder =
-                    self.target_dir.as_ref().ok_or_else(|| CommandError::usage("--target-dir is missing"))?;
+                let folder = self.target_dir.as_ref().ok_or_else(|| CommandError::usage("--target-dir is missing"))?;
                 for name in &self.target_name {
                     let target = client::run(updater.get_target_info(name, now))
                         .map_err(failed)?
@@ -153,10 +152,9 @@ impl TufClient {
         let url = |option: &Option<String>| -> Arc<dyn Files> { Arc::new(Url::new(option.as_deref().unwrap_or(""))) };
         let remote = client::Remote::split(url(&self.metadata_url), url(&self.target_base_url));
         let root = super::trust::read_root(&self.metadata_dir.join("root.json"))?;
-        let store =
-            SuiteStore { folder: self.metadata_dir.clone(), files: FileStore::new(&self.metadata_dir) };
-        let updater = Updater::new(remote, &root)
-            .map_err(|error| CommandError::from_error(super::error::FAILED, &error))?;
+        let store = SuiteStore { folder: self.metadata_dir.clone(), files: FileStore::new(&self.metadata_dir) };
+        let updater =
+            Updater::new(remote, &root).map_err(|error| CommandError::from_error(super::error::FAILED, &error))?;
         // The suite checks the bound on delegations by its default.
         Ok(updater.with_store(store))
     }

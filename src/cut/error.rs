@@ -94,4 +94,3 @@ pub enum CutError {
     #[error("the self-check failed; nothing was published: {0}")]
     StockVerifier(#[from] OpenPgpError),
 }
-

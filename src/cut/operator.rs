@@ -69,4 +69,3 @@ pub struct Review<'a> {
     /// Who signs.
     pub plan: &'a Plan,
 }
-

@@ -39,7 +39,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
 /// Writes a state file in compact JSON.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError> {
     let mut bytes =
         json::to_vec(value).map_err(|error| HomeError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
@@ -53,9 +53,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError>
 /// It cannot be read, is too long, damaged, or of a newer version.
 pub fn read_json<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>, HomeError> {
     let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
-    let Some(bytes) =
-        crate::transport::read_plain(path, MAX_STATE).map_err(|error| damaged(error.to_string()))?
-    else {
+    let Some(bytes) = crate::transport::read_plain(path, MAX_STATE).map_err(|error| damaged(error.to_string()))? else {
         return Ok(None);
     };
     let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -101,7 +99,11 @@ pub fn link(from: &Path, to: &Path) -> Result<(), HomeError> {
     match fs::hard_link(from, to) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if digest(from)? == digest(to)? { Ok(()) } else { Err(HomeError::Conflict(to.to_owned())) }
+            if digest(from)? == digest(to)? {
+                Ok(())
+            } else {
+                Err(HomeError::Conflict(to.to_owned()))
+            }
         }
         Err(error) => Err(HomeError::io(to, error)),
     }

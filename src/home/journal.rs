@@ -145,9 +145,13 @@ impl Journal {
     /// It cannot be read, was written by a newer release, or its chain is
     /// broken. A torn last line is no error; the next append cuts it off.
     pub fn open(path: &Path) -> Result<Self, HomeError> {
-        let damaged =
-            |number: usize, reason: String| HomeError::Damaged { path: path.to_owned(), reason: format!("line {number}: {reason}") };
-        let bytes = crate::transport::read_plain(path, MAX_LENGTH).map_err(|error| damaged(0, error.to_string()))?.unwrap_or_default();
+        let damaged = |number: usize, reason: String| HomeError::Damaged {
+            path: path.to_owned(),
+            reason: format!("line {number}: {reason}"),
+        };
+        let bytes = crate::transport::read_plain(path, MAX_LENGTH)
+            .map_err(|error| damaged(0, error.to_string()))?
+            .unwrap_or_default();
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
         let mut journal = Self {
             path: path.to_owned(),

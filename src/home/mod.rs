@@ -98,7 +98,9 @@ pub enum HomeError {
     #[error("{} exists with other content; it was not replaced", .0.display())]
     Conflict(PathBuf),
     /// A key would sign a second payload under one number.
-    #[error("key {key} was asked before to sign {what} with the digest {before}; it will not sign {now} under the same name")]
+    #[error(
+        "key {key} was asked before to sign {what} with the digest {before}; it will not sign {now} under the same name"
+    )]
     SecondPayload {
         /// The key.
         key: String,

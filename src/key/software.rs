@@ -94,8 +94,8 @@ impl SoftwareKey {
             Secret::P256(key) => key.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
             Secret::Ed25519(key) => key.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF),
         };
-        let pem = encrypted
-            .map_err(|error| KeyError::Malformed { path: path.to_owned(), reason: error.to_string() })?;
+        let pem =
+            encrypted.map_err(|error| KeyError::Malformed { path: path.to_owned(), reason: error.to_string() })?;
         let write = || {
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
             file.write_all(pem.as_bytes())?;

@@ -103,7 +103,11 @@ impl Bundle {
             }
         }
         let mut file = |name| {
-            members.remove(name).filter(Value::is_object).ok_or(BundleError::Member(name)).and_then(|v| Ok(json::to_vec(&v)?))
+            members
+                .remove(name)
+                .filter(Value::is_object)
+                .ok_or(BundleError::Member(name))
+                .and_then(|v| Ok(json::to_vec(&v)?))
         };
         let (targets, role) = (file("targets")?, file("role")?);
         let (snapshot, timestamp) = (file("snapshot")?, file("timestamp")?);
@@ -128,7 +132,8 @@ impl Bundle {
     /// # Errors
     /// Metadata that is not JSON in compact form.
     pub fn to_vec(&self) -> Result<Vec<u8>, JsonError> {
-        let roots: Vec<Value> = self.roots.iter().map(|root| json::from_slice_strict(root)).collect::<Result<_, _>>()?;
+        let roots: Vec<Value> =
+            self.roots.iter().map(|root| json::from_slice_strict(root)).collect::<Result<_, _>>()?;
         json::to_vec(&serde_json::json!({
             "type": TYPE,
             "version": VERSION,

@@ -165,9 +165,12 @@ impl Build<'_> {
             "uri": format!("git+{}", self.source),
             "digest": { "gitCommit": self.pin.commit },
         })];
-        dependencies.extend(self.pin.tags.iter().map(|tag| {
-            json!({ "name": format!("tag {}", tag.name), "digest": { "gitTag": tag.object } })
-        }));
+        dependencies.extend(
+            self.pin
+                .tags
+                .iter()
+                .map(|tag| json!({ "name": format!("tag {}", tag.name), "digest": { "gitTag": tag.object } })),
+        );
         dependencies.push(json!({ "name": "source.tar", "digest": { "sha256": self.archive.tar } }));
         if let Some(gz) = &self.archive.gz {
             dependencies.push(json!({

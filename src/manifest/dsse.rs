@@ -50,11 +50,7 @@ pub enum EnvelopeError {
 impl Envelope {
     /// An envelope around an in-toto statement, without signatures.
     pub fn new(statement: &[u8]) -> Self {
-        Self {
-            payload: STANDARD.encode(statement),
-            payload_type: IN_TOTO.to_owned(),
-            signatures: Vec::new(),
-        }
+        Self { payload: STANDARD.encode(statement), payload_type: IN_TOTO.to_owned(), signatures: Vec::new() }
     }
 
     /// Adds the signature that key `keyid` made over [`Self::signed_bytes`].
@@ -111,9 +107,6 @@ mod tests {
         envelope.payload_type = "http://example.com/HelloWorld".to_owned();
         assert!(matches!(envelope.signed_bytes(), Err(EnvelopeError::PayloadType(_))));
         let envelope = Envelope::new(b"hello world");
-        assert_eq!(
-            envelope.signed_bytes().unwrap(),
-            b"DSSEv1 28 application/vnd.in-toto+json 11 hello world"
-        );
+        assert_eq!(envelope.signed_bytes().unwrap(), b"DSSEv1 28 application/vnd.in-toto+json 11 hello world");
     }
 }

@@ -47,11 +47,7 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, JsonError> {
 /// Anything that is not what [`to_vec`] would write.
 pub fn from_slice_strict(bytes: &[u8]) -> Result<Value, JsonError> {
     let value: Value = serde_json::from_slice(bytes)?;
-    if to_vec(&value)? == bytes {
-        Ok(value)
-    } else {
-        Err(JsonError::NotCompact)
-    }
+    if to_vec(&value)? == bytes { Ok(value) } else { Err(JsonError::NotCompact) }
 }
 
 /// A typed value from JSON that is already parsed.

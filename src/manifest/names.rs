@@ -130,16 +130,7 @@ fn lower_or_digit(b: u8) -> bool {
 }
 
 /// Names that would clash with a role or a folder of the repository.
-const RESERVED: [&str; 8] = [
-    "root",
-    "targets",
-    "snapshot",
-    "timestamp",
-    "apt",
-    "keys",
-    "log",
-    "policy",
-];
+const RESERVED: [&str; 8] = ["root", "targets", "snapshot", "timestamp", "apt", "keys", "log", "policy"];
 
 name!(
     /// What is released: `kestrel`. Also the name of its TUF role.

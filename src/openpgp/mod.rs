@@ -11,7 +11,6 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use sequoia_openpgp as sequoia;
 use sequoia::Cert;
 use sequoia::Packet;
 use sequoia::armor;
@@ -37,6 +36,7 @@ use sequoia::types::HashAlgorithm;
 use sequoia::types::KeyFlags;
 use sequoia::types::PublicKeyAlgorithm;
 use sequoia::types::SignatureType;
+use sequoia_openpgp as sequoia;
 
 use crate::key;
 use crate::key::PublicKey;

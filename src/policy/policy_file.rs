@@ -185,7 +185,8 @@ impl Policy {
 
     fn check(&self, text: &Text) -> Result<(), ConfigError> {
         if *self.version.get_ref() != VERSION {
-            let message = if *self.version.get_ref() > VERSION { "written for a newer release" } else { "unknown version" };
+            let message =
+                if *self.version.get_ref() > VERSION { "written for a newer release" } else { "unknown version" };
             return Err(text.error(&self.version, message));
         }
         for (holder, name) in &self.holders {
@@ -227,7 +228,9 @@ impl Policy {
         self.check_role(text, &self.role.targets.keys, &self.role.targets.threshold)?;
         self.find_key(text, &self.role.online.key)?;
         if self.role.online.expires.get_ref().0 > MAX_ONLINE_DAYS * DAY {
-            return Err(text.error(&self.role.online.expires, format!("a seal is valid for at most {MAX_ONLINE_DAYS} days")));
+            return Err(
+                text.error(&self.role.online.expires, format!("a seal is valid for at most {MAX_ONLINE_DAYS} days"))
+            );
         }
         Ok(())
     }
@@ -236,7 +239,10 @@ impl Policy {
         self.check_role(text, &product.keys, &product.threshold)?;
         let people = product.keys.len();
         if *product.rebuilds.get_ref() as usize >= people {
-            return Err(text.error(&product.rebuilds, format!("only {people} people hold keys; at most {} of them can rebuild", people - 1)));
+            return Err(text.error(
+                &product.rebuilds,
+                format!("only {people} people hold keys; at most {} of them can rebuild", people - 1),
+            ));
         }
         if product.tag_threshold == 0 {
             return Err(text.error(&product.tag, "`tag-threshold` is at least 1"));
@@ -247,7 +253,9 @@ impl Policy {
         for file in product.tag_signers.iter().chain(&product.tag_revoked) {
             check_path(text, file)?;
         }
-        if product.tag.get_ref().matches("{version}").count() != 1 || !is_ref(&product.tag.get_ref().replace("{version}", "1")) {
+        if product.tag.get_ref().matches("{version}").count() != 1
+            || !is_ref(&product.tag.get_ref().replace("{version}", "1"))
+        {
             return Err(text.error(&product.tag, "a tag is a git tag name with `{version}` in it once"));
         }
         let branch = product.branch.get_ref();
@@ -263,7 +271,9 @@ impl Policy {
         for name in keys {
             let entry = self.find_key(text, name)?;
             let Some(holder) = &entry.holder else {
-                return Err(text.error(name, format!("key `{}` has no holder, so it cannot count as a person", name.get_ref())));
+                return Err(
+                    text.error(name, format!("key `{}` has no holder, so it cannot count as a person", name.get_ref()))
+                );
             };
             if !people.insert(holder.get_ref()) {
                 return Err(text.error(
@@ -283,9 +293,7 @@ impl Policy {
 
     fn find_key(&self, text: &Text, name: &Span<String>) -> Result<&KeyEntry, ConfigError> {
         let found = self.keys.iter().find(|(known, _)| known.as_str() == name.get_ref());
-        found
-            .map(|(_, entry)| entry)
-            .ok_or_else(|| text.dangling(name, "key", self.keys.keys().map(KeyName::as_str)))
+        found.map(|(_, entry)| entry).ok_or_else(|| text.dangling(name, "key", self.keys.keys().map(KeyName::as_str)))
     }
 
     /// Purposes never share a key, and every key has one.
@@ -307,7 +315,9 @@ impl Policy {
                 is_product(other) && is_product(purpose)
             };
             if let Some(other) = used.insert(name, purpose).filter(|other| *other != purpose && !both_products(other)) {
-                return Err(text.error(key, format!("key `{name}` serves `{other}` already; purposes never share a key")));
+                return Err(
+                    text.error(key, format!("key `{name}` serves `{other}` already; purposes never share a key"))
+                );
             }
         }
         let mut claimants = BTreeSet::new();
@@ -401,7 +411,10 @@ fn check_path(text: &Text, path: &Span<String>) -> Result<(), ConfigError> {
 /// glob characters.
 fn is_ref(name: &str) -> bool {
     let component = |part: &str| {
-        !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with('.') && !part.ends_with(".lock")
+        !part.is_empty()
+            && !part.starts_with(['.', '-'])
+            && !part.ends_with('.')
+            && part.rsplit('.').next() != Some("lock")
     };
     name.split('/').all(component)
         && !name.contains("..")

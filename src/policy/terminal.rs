@@ -84,7 +84,9 @@ impl Terminal {
             }
             let at = toolchain.at.get_ref();
             let below_opt = at.strip_prefix("/opt/").is_some_and(|name| {
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b)) && !name.starts_with('.')
+                !name.is_empty()
+                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b))
+                    && !name.starts_with('.')
             });
             if !below_opt {
                 return Err(text.error(&toolchain.at, "builds see toolchains at /opt/NAME"));

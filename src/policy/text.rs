@@ -8,7 +8,7 @@ use toml::Spanned;
 
 /// A mistake in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}:{column}: {message}{}", hint(.nearest))]
+#[error("{file}:{line}:{column}: {message}{}", hint(.nearest.as_deref()))]
 pub struct ConfigError {
     /// The file, as the person knows it.
     pub file: String,
@@ -22,8 +22,8 @@ pub struct ConfigError {
     pub nearest: Option<String>,
 }
 
-fn hint(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or_else(String::new, |word| format!("; did you mean `{word}`?"))
+fn hint(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |word| format!("; did you mean `{word}`?"))
 }
 
 /// A value with its place in the file.

@@ -68,11 +68,7 @@ impl Mirror {
     }
 
     /// Phase two: pointers, in order.
-    pub(super) fn push_pointers(
-        &self,
-        serial: u64,
-        pointers: &[(RepoPath, Entry)],
-    ) -> Result<usize, PublishError> {
+    pub(super) fn push_pointers(&self, serial: u64, pointers: &[(RepoPath, Entry)]) -> Result<usize, PublishError> {
         self.refuse_to_go_back(serial)?;
         let incoming = self.incoming()?;
         for (name, entry) in pointers {
@@ -101,8 +97,7 @@ impl Mirror {
     fn refuse_to_go_back(&self, ours: u64) -> Result<(), PublishError> {
         let path = self.folder.join("metadata/timestamp.json");
         let wrong = |reason: String| PublishError::Timestamp { path: path.clone(), reason };
-        let bytes =
-            crate::transport::read_plain(&path, MAX_TIMESTAMP).map_err(|error| wrong(error.to_string()))?;
+        let bytes = crate::transport::read_plain(&path, MAX_TIMESTAMP).map_err(|error| wrong(error.to_string()))?;
         let Some(bytes) = bytes else {
             return Ok(());
         };

@@ -141,7 +141,8 @@ pub fn newest(home: &Home) -> Result<u64, HomeError> {
 /// There is none, or it cannot be read.
 pub fn load(home: &Home, serial: u64) -> Result<Publication, HomeError> {
     let path = home.publications().join(format!("{serial}.json"));
-    atomic::read_json(&path, publication::VERSION)?.ok_or_else(|| HomeError::io(&path, std::io::ErrorKind::NotFound.into()))
+    atomic::read_json(&path, publication::VERSION)?
+        .ok_or_else(|| HomeError::io(&path, std::io::ErrorKind::NotFound.into()))
 }
 
 /// The newest publication for a purpose.
@@ -164,10 +165,8 @@ pub fn find(home: &Home, purpose: &str) -> Result<Option<u64>, HomeError> {
 pub fn serials(home: &Home) -> Result<Vec<u64>, HomeError> {
     let folder = home.publications();
     let entries = std::fs::read_dir(&folder).map_err(|error| HomeError::io(&folder, error))?;
-    let mut serials: Vec<u64> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
-        .collect();
+    let mut serials: Vec<u64> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json")?.parse().ok()).collect();
     serials.sort_unstable();
     Ok(serials)
 }
@@ -214,12 +213,7 @@ pub fn push(home: &Home, now: Timestamp, progress: &dyn Progress) -> Result<Vec<
     Ok(outcomes)
 }
 
-fn failed(
-    home: &Home,
-    name: &MirrorName,
-    mut state: MirrorState,
-    error: PublishError,
-) -> Result<Outcome, HomeError> {
+fn failed(home: &Home, name: &MirrorName, mut state: MirrorState, error: PublishError) -> Result<Outcome, HomeError> {
     state.error = Some(error.to_string());
     state.save(home, name)?;
     Ok(Outcome { mirror: name.clone(), result: Err(error) })

@@ -1,6 +1,8 @@
 //! `index.html`: products and versions, and a link to the project's own site.
 //! No fingerprint and no key to import: trust never comes from a mirror.
 
+use std::fmt::Write as _;
+
 use crate::manifest::Product;
 use crate::tuf::ProductRole;
 
@@ -12,23 +14,24 @@ pub fn render(repository: &str, site: Option<&str>, products: &[(Product, Produc
          <style>body{font-family:sans-serif;max-width:46em;margin:2em auto;padding:0 1em}</style>\n\
          </head>\n<body>\n<h1>Releases</h1>\n",
     );
-    page.push_str(&format!(
+    let _ = writeln!(
+        page,
         "<p>These files are a copy of {}. This server is not trusted: verify what you download with \
-         <code>release verify</code>.</p>\n",
+         <code>release verify</code>.</p>",
         escape(repository)
-    ));
+    );
     if let Some(site) = site {
-        page.push_str(&format!("<p>How to do that: <a href=\"{0}\">{0}</a></p>\n", escape(site)));
+        let _ = writeln!(page, "<p>How to do that: <a href=\"{0}\">{0}</a></p>", escape(site));
     }
     for (product, listing) in products {
-        page.push_str(&format!("<h2>{product}</h2>\n<ul>\n"));
+        let _ = write!(page, "<h2>{product}</h2>\n<ul>\n");
         for (version, files) in listing.releases.iter().rev() {
-            page.push_str(&format!("<li>{version}\n<ul>\n"));
+            let _ = write!(page, "<li>{version}\n<ul>\n");
             for name in files.keys() {
-                page.push_str(&format!("<li><a href=\"releases/{product}/{version}/{name}\">{name}</a></li>\n"));
+                let _ = writeln!(page, "<li><a href=\"releases/{product}/{version}/{name}\">{name}</a></li>");
             }
             let bundle = crate::manifest::release::bundle_file(product, version);
-            page.push_str(&format!("<li><a href=\"releases/{product}/{version}/{bundle}\">{bundle}</a></li>\n"));
+            let _ = writeln!(page, "<li><a href=\"releases/{product}/{version}/{bundle}\">{bundle}</a></li>");
             page.push_str("</ul>\n</li>\n");
         }
         page.push_str("</ul>\n");

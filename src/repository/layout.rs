@@ -17,7 +17,7 @@ pub fn class_of(path: &RepoPath) -> Option<Class> {
     let is_product = |name: &str| name.parse::<Product>().is_ok();
     let is_version = |name: &str| name.parse::<Version>().is_ok();
     match segments.as_slice() {
-        ["metadata", "timestamp.json"] => Some(Class::Pointer),
+        ["metadata", "timestamp.json"] | ["index.html"] => Some(Class::Pointer),
         ["metadata", file] => is_numbered_role(file).then_some(Class::Pointer),
         ["targets", "policy" | "keys", number, file] => {
             (number.parse::<u64>().is_ok() && is_hashed(file)).then_some(Class::WriteOnce)
@@ -30,7 +30,6 @@ pub fn class_of(path: &RepoPath) -> Option<Class> {
             file.strip_suffix(crate::manifest::bundle::SUFFIX).is_some_and(is_product).then_some(Class::Pointer)
         }
         ["keys", file] => is_key_file(file).then_some(Class::Pointer),
-        ["index.html"] => Some(Class::Pointer),
         _ => None,
     }
 }

@@ -63,7 +63,6 @@ pub struct OnlineKey<'a> {
     pub signer: &'a dyn Signer,
 }
 
-
 /// Makes a publication on top of `state`: a release, new top-level files, or
 /// neither, which only renews the dates.
 ///
@@ -85,7 +84,7 @@ pub fn prepare(
     let mut roles = state.roles.clone();
     let mut names: Vec<(RepoPath, Sha256, u64)> = Vec::new();
     let mut add = |path: Result<RepoPath, NameError>, bytes: &[u8]| -> Result<(), RepositoryError> {
-        let path = path.map_err(no_place)?;
+        let path = path.map_err(|error| no_place(&error))?;
         let (sha256, length) = pending.add_bytes(bytes)?;
         names.push((path, sha256, length));
         Ok(())
@@ -145,7 +144,7 @@ pub fn prepare(
     pending.complete(names)
 }
 
-fn no_place(error: NameError) -> RepositoryError {
+fn no_place(error: &NameError) -> RepositoryError {
     RepositoryError::Damaged { file: "publication".to_owned(), reason: error.to_string() }
 }
 
@@ -201,7 +200,8 @@ fn published_claims(home: &Home, state: &State, product: &Product) -> Result<Vec
     let mut claims = Vec::new();
     for version in state.releases(product)?.releases.keys() {
         for holder in home.policy.holders.keys() {
-            let path = layout::release(product, version, &release::claim_file(holder)).map_err(no_place)?;
+            let path =
+                layout::release(product, version, &release::claim_file(holder)).map_err(|error| no_place(&error))?;
             let path = state.folder().join(path.as_str());
             let bytes = crate::transport::read_plain(&path, dsse::MAX_ENVELOPE).map_err(|error| {
                 RepositoryError::Damaged { file: path.display().to_string(), reason: error.to_string() }

@@ -95,11 +95,11 @@ impl Place<'_> {
         self.check_free()?;
         let statement = build.statement(artifacts, None)?;
         let provenance = build.statement(artifacts, Some(journal))?;
-        let provenance_entry = self.entry(release::PROVENANCE, Kind::Provenance, &provenance)?;
+        let provenance_entry = Self::entry(release::PROVENANCE, Kind::Provenance, &provenance)?;
         let mut files = artifacts.to_vec();
         files.push(provenance_entry);
         let checksums = release::checksums(&files).into_bytes();
-        files.push(self.entry(release::CHECKSUMS, Kind::Checksums, &checksums)?);
+        files.push(Self::entry(release::CHECKSUMS, Kind::Checksums, &checksums)?);
         for file in &files {
             for path in self.names(file)? {
                 layout::class_of(&path).ok_or(RepositoryError::NoPlace(path))?;
@@ -128,8 +128,8 @@ impl Place<'_> {
         let damaged = |reason: String| RepositoryError::Damaged { file: format!("{}.json", self.product), reason };
         let metadata = sigstore_tuf::Metadata::<sigstore_tuf::Targets>::from_slice(&file)
             .map_err(|error| damaged(error.to_string()))?;
-        let listing = crate::tuf::ProductRole::of(self.product, metadata.signed())
-            .map_err(|error| damaged(error.to_string()))?;
+        let listing =
+            crate::tuf::ProductRole::of(self.product, metadata.signed()).map_err(|error| damaged(error.to_string()))?;
         let files = listing.releases.get(self.version).map(|files| files.values().cloned().collect());
         let files = files.ok_or_else(|| damaged(format!("it does not list {}", self.version)))?;
         Ok(Staged { role, statement, checksums, files })
@@ -168,7 +168,7 @@ impl Place<'_> {
         ])
     }
 
-    fn entry(&self, name: &str, kind: Kind, bytes: &[u8]) -> Result<Artifact, RepositoryError> {
+    fn entry(name: &str, kind: Kind, bytes: &[u8]) -> Result<Artifact, RepositoryError> {
         let name: FileName = name.parse().map_err(|error: crate::manifest::names::NameError| {
             RepositoryError::Damaged { file: name.to_owned(), reason: error.to_string() }
         })?;
@@ -192,7 +192,7 @@ impl Place<'_> {
                 before["signed"][WITHDRAWN].clone()
             }
         };
-        let role = Draft::product(self.product.as_str(), number, expires, targets, withdrawn);
+        let role = Draft::product(self.product.as_str(), number, expires, &targets, &withdrawn);
         let length = role.to_file()?.len() as u64;
         if length > MAX_ROLE {
             return Err(RepositoryError::TooLarge { product: self.product.clone(), length, max: MAX_ROLE });

@@ -36,6 +36,7 @@ use crate::openpgp::Certificate;
 use crate::policy::Policy;
 use crate::tuf;
 use crate::tuf::Draft;
+use crate::tuf::draft::DraftError;
 
 /// Opened keys.
 pub struct Batch {
@@ -43,7 +44,7 @@ pub struct Batch {
 }
 
 /// A release manifest that enough release managers have signed. Only
-/// [`Batch::sign_role`] makes one, and nothing signs `SHA256SUMS` without one.
+/// [`Session::sign_role`] makes one, and nothing signs `SHA256SUMS` without one.
 #[derive(Debug)]
 pub struct ThresholdMet {
     role: Draft,
@@ -80,7 +81,7 @@ impl Batch {
             missing.push(&plan.claim);
         }
         for (name, _) in &plan.release {
-            if !role.has_signature(&keyid(&load_public(home, name)?)?) {
+            if !role.has_signature(plan.keyid(name)?) {
                 missing.push(name);
             }
         }
@@ -115,69 +116,75 @@ impl Batch {
     pub fn signer(&self, name: &KeyName) -> Result<&dyn Signer, SignError> {
         self.signers.get(name).map(Box::as_ref).ok_or_else(|| SignError::NotOpened(name.clone()))
     }
+}
 
+/// Signing one cut: opened keys, and where their signatures are kept.
+pub struct Session<'a> {
+    /// The opened keys.
+    pub batch: Batch,
+    /// Who signs.
+    pub plan: &'a Plan,
+    /// The folder of the stage.
+    pub stage: &'a Path,
+    /// The journal, which is written before a key is asked.
+    pub journal: &'a mut Journal,
+    /// The time of this run.
+    pub now: Timestamp,
+}
+
+impl Session<'_> {
     /// The starter's claim: made now, or read back if it was made before.
     ///
     /// # Errors
     /// The key failed, or was asked before to claim something else.
-    pub fn claim(
-        &self,
-        plan: &Plan,
-        product: &Product,
-        version: &Version,
-        statement: &[u8],
-        stage: &Path,
-        journal: &mut Journal,
-        now: Timestamp,
-    ) -> Result<Envelope, SignError> {
-        let path = stage.join(release::claim_file(&plan.starter));
+    pub fn claim(&mut self, product: &Product, version: &Version, statement: &[u8]) -> Result<Envelope, SignError> {
+        let starter = &self.plan.starter;
+        let path = self.stage.join(release::claim_file(starter));
         if let Some(envelope) = read_claim(&path)? {
             return Ok(envelope);
         }
-        let signer = self.signer(&plan.claim)?;
+        let signer = self.batch.signer(&self.plan.claim)?;
         let mut envelope = Envelope::new(statement);
-        let signed = envelope.signed_bytes().map_err(|error| SignError::Claim {
-            holder: plan.starter.to_string(),
-            reason: error.to_string(),
-        })?;
-        journal.ask(now, signer.name(), &format!("claim {product} {version}"), Sha256::of(&signed))?;
+        let signed = envelope
+            .signed_bytes()
+            .map_err(|error| SignError::Claim { holder: starter.to_string(), reason: error.to_string() })?;
+        let what = format!("claim {product} {version}");
+        self.journal.ask(self.now, signer.name(), &what, Sha256::of(&signed))?;
         home::step("claim.asked");
         let signature = signer.sign(ToSign::Message(&signed))?;
         envelope.add_signature(&keyid(signer.public())?, &signature);
         // No line break at the end: files of ours that are hashed have one form.
-        let bytes = crate::manifest::json::to_vec(&envelope).map_err(crate::tuf::draft::DraftError::from)?;
+        let bytes = crate::manifest::json::to_vec(&envelope).map_err(DraftError::from)?;
         atomic::write(&path, &bytes)?;
         home::step("claim.signed");
         Ok(envelope)
     }
 
     /// Signs a release manifest by the plan's release managers, and keeps it in
-    /// `file` after each signature.
+    /// `file` after each signature. The agreement is not read: that it exists is
+    /// the point.
     ///
     /// # Errors
     /// A key failed, was asked before to sign another manifest of this number,
     /// or too few signed.
     pub fn sign_role(
-        &self,
-        plan: &Plan,
+        &mut self,
         _agreed: &Agreement,
         mut role: Draft,
         threshold: u32,
         file: &Path,
-        journal: &mut Journal,
-        now: Timestamp,
     ) -> Result<ThresholdMet, SignError> {
         let digest = role.digest()?;
         let message = role.canonical()?;
         let mut people = BTreeSet::new();
-        for (name, holder) in &plan.release {
-            let signer = self.signer(name)?;
-            let keyid = keyid(signer.public())?;
-            if !role.has_signature(&keyid) {
-                journal.ask(now, name, &format!("{} {}", role.role(), role.number()), digest)?;
+        for (name, holder) in &self.plan.release {
+            let keyid = self.plan.keyid(name)?;
+            if !role.has_signature(keyid) {
+                let signer = self.batch.signer(name)?;
+                self.journal.ask(self.now, name, &format!("{} {}", role.role(), role.number()), digest)?;
                 home::step("role.asked");
                 let signature = signer.sign(ToSign::Message(&message))?;
-                role.add_signature(&keyid, &signature);
+                role.add_signature(keyid, &signature);
                 atomic::write(file, &role.to_file()?)?;
                 home::step("role.signed");
             }
@@ -197,17 +204,15 @@ impl Batch {
     /// # Errors
     /// A certificate cannot be used, or a key failed.
     pub fn sign_checksums(
-        &self,
-        plan: &Plan,
+        &mut self,
         met: &ThresholdMet,
         checksums: &[u8],
         dated: Timestamp,
-        stage: &Path,
-        journal: &mut Journal,
     ) -> Result<Option<Vec<u8>>, SignError> {
         let mut signatures = Vec::new();
-        for (name, holder, certificate) in plan.openpgp.iter().filter(|(_, holder, _)| met.people.contains(holder)) {
-            let path = checksums_signature(stage, holder);
+        let signed = self.plan.openpgp.iter().filter(|(_, holder, _)| met.people.contains(holder));
+        for (name, holder, certificate) in signed {
+            let path = checksums_signature(self.stage, holder);
             if let Ok(signature) = fs::read(&path) {
                 signatures.push(signature);
                 continue;
@@ -215,9 +220,9 @@ impl Batch {
             let bytes = fs::read(certificate).map_err(|error| HomeError::io(certificate, error))?;
             let certificate = Certificate::one(&bytes)?;
             let what = format!("checksums {} {}", met.role.role(), met.role.number());
-            journal.ask(dated, name, &what, Sha256::of(checksums))?;
+            self.journal.ask(self.now, name, &what, Sha256::of(checksums))?;
             home::step("openpgp.asked");
-            let signature = openpgp::sign_detached(&certificate, self.signer(name)?, checksums, dated)?;
+            let signature = openpgp::sign_detached(&certificate, self.batch.signer(name)?, checksums, dated)?;
             atomic::write(&path, &signature)?;
             home::step("openpgp.signed");
             signatures.push(signature);
@@ -226,7 +231,7 @@ impl Batch {
             return Ok(None);
         }
         let armored = openpgp::join_signatures(&signatures)?;
-        atomic::write(&stage.join(release::CHECKSUMS_SIGNATURE), &armored)?;
+        atomic::write(&self.stage.join(release::CHECKSUMS_SIGNATURE), &armored)?;
         Ok(Some(armored))
     }
 }
@@ -236,9 +241,12 @@ fn checksums_signature(stage: &Path, holder: &Holder) -> PathBuf {
     stage.join(format!("{}.{holder}", release::CHECKSUMS_SIGNATURE))
 }
 
-/// The id of a key.
+/// The TUF id of a key.
+///
+/// # Errors
+/// None that input can cause.
 pub fn keyid(public: &PublicKey) -> Result<String, SignError> {
-    let (keyid, _) = tuf::key::identified(public).map_err(crate::tuf::draft::DraftError::from)?;
+    let (keyid, _) = tuf::key::identified(public).map_err(DraftError::from)?;
     Ok(keyid)
 }
 

@@ -19,6 +19,7 @@ use crate::tuf::draft::DraftError;
 
 pub use agreement::Agreement;
 pub use batch::Batch;
+pub use batch::Session;
 pub use batch::ThresholdMet;
 pub use batch::keyid;
 pub use plan::Plan;

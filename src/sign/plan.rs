@@ -1,10 +1,12 @@
 //! Who will sign, found out before anything is built.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
 use super::SignError;
+use super::keyid;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::key::PublicKey;
@@ -30,6 +32,7 @@ pub struct Plan {
     pub openpgp: Vec<(KeyName, Holder, PathBuf)>,
     /// The key of snapshot and timestamp.
     pub online: KeyName,
+    keyids: BTreeMap<KeyName, String>,
 }
 
 impl Plan {
@@ -79,7 +82,11 @@ impl Plan {
                 reason: "the online key has no usable name".to_owned(),
             })
         })?;
-        let plan = Self { starter, claim, release, of, rebuilds, openpgp, online };
+        let mut keyids = BTreeMap::new();
+        for (name, _) in &release {
+            keyids.insert(name.clone(), keyid(&load_public(home, name)?)?);
+        }
+        let plan = Self { starter, claim, release, of, rebuilds, openpgp, online, keyids };
         for key in plan.keys() {
             if !here(key) {
                 return Err(SignError::NoToken(key.clone()));
@@ -89,6 +96,14 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// The TUF id of a release manager's key.
+    ///
+    /// # Errors
+    /// The key is not part of the plan.
+    pub fn keyid(&self, name: &KeyName) -> Result<&str, SignError> {
+        self.keyids.get(name).map(String::as_str).ok_or_else(|| SignError::NotOpened(name.clone()))
     }
 
     /// All keys that will be opened, in the order of their use.

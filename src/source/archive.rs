@@ -84,46 +84,47 @@ pub(super) fn write(
     let mtime = u64::try_from(pin.commit_time).unwrap_or(0);
     let blobs: Vec<&str> = tree.values().filter(|entry| entry.mode != Mode::Folder).map(|e| e.id.as_str()).collect();
     let mut bad_link = None;
-    git.call(&["cat-file", "--batch", "--buffer"]).exchange(
-        git.progress(),
-        |stdin| {
-            let mut stdin = BufWriter::new(stdin);
-            blobs.iter().try_for_each(|id| writeln!(stdin, "{id}"))?;
-            stdin.flush()
-        },
-        |stdout| {
-            let mut objects = BufReader::with_capacity(128 << 10, stdout);
-            let mut builder = tar::Builder::new(&mut sink);
-            append(&mut builder, prefix.as_bytes(), Mode::Folder, 0, mtime, &mut io::empty())?;
-            for (path, entry) in &tree {
-                let full = [prefix.as_bytes(), b"/", path].concat();
-                if entry.mode == Mode::Folder {
-                    append(&mut builder, &full, entry.mode, 0, mtime, &mut io::empty())?;
-                    continue;
-                }
-                expect_header(&mut objects, &entry.id, entry.size)?;
-                let mut content = (&mut objects).take(entry.size);
-                if entry.mode == Mode::Link {
-                    let mut target = Vec::new();
-                    content.read_to_end(&mut target)?;
-                    if !stays_inside(path, &target) {
-                        bad_link = Some(path.clone());
-                        return Err(io::ErrorKind::InvalidData.into());
+    git.call(&["cat-file", "--batch", "--buffer"])
+        .exchange(
+            git.progress(),
+            |stdin| {
+                let mut stdin = BufWriter::new(stdin);
+                blobs.iter().try_for_each(|id| writeln!(stdin, "{id}"))?;
+                stdin.flush()
+            },
+            |stdout| {
+                let mut objects = BufReader::with_capacity(128 << 10, stdout);
+                let mut builder = tar::Builder::new(&mut sink);
+                append(&mut builder, prefix.as_bytes(), Mode::Folder, 0, mtime, &mut io::empty())?;
+                for (path, entry) in &tree {
+                    let full = [prefix.as_bytes(), b"/", path].concat();
+                    if entry.mode == Mode::Folder {
+                        append(&mut builder, &full, entry.mode, 0, mtime, &mut io::empty())?;
+                        continue;
                     }
-                    append_link(&mut builder, &full, &target, mtime)?;
-                } else {
-                    append(&mut builder, &full, entry.mode, entry.size, mtime, &mut content)?;
+                    expect_header(&mut objects, &entry.id, entry.size)?;
+                    let mut content = (&mut objects).take(entry.size);
+                    if entry.mode == Mode::Link {
+                        let mut target = Vec::new();
+                        content.read_to_end(&mut target)?;
+                        if !stays_inside(path, &target) {
+                            bad_link = Some(path.clone());
+                            return Err(io::ErrorKind::InvalidData.into());
+                        }
+                        append_link(&mut builder, &full, &target, mtime)?;
+                    } else {
+                        append(&mut builder, &full, entry.mode, entry.size, mtime, &mut content)?;
+                    }
+                    let mut end = [0];
+                    objects.read_exact(&mut end)?;
                 }
-                let mut end = [0];
-                objects.read_exact(&mut end)?;
-            }
-            builder.finish()
-        },
-    )
-    .map_err(|error| match &bad_link {
-        Some(path) => in_tree(&pin.commit, path, "a link that leads out of the tree"),
-        None => error.into(),
-    })?;
+                builder.finish()
+            },
+        )
+        .map_err(|error| match &bad_link {
+            Some(path) => in_tree(&pin.commit, path, "a link that leads out of the tree"),
+            None => error.into(),
+        })?;
     finish(sink, tar, gz).map(|archive| (archive, blobs.len()))
 }
 
@@ -251,7 +252,7 @@ fn stays_inside(path: &[u8], target: &[u8]) -> bool {
     if target.is_empty() || target.starts_with(b"/") || target.iter().any(u8::is_ascii_control) {
         return false;
     }
-    let mut depth = path.iter().filter(|b| **b == b'/').count();
+    let mut depth = path.split(|b| *b == b'/').count() - 1;
     for segment in target.split(|b| *b == b'/') {
         match segment {
             b"" | b"." => {}

@@ -46,10 +46,7 @@ impl Maintainers {
     ///
     /// # Errors
     /// A file is missing or holds neither.
-    pub fn load<'a>(
-        signers: impl IntoIterator<Item = &'a Path>,
-        revoked: Option<&Path>,
-    ) -> Result<Self, SourceError> {
+    pub fn load<'a>(signers: impl IntoIterator<Item = &'a Path>, revoked: Option<&Path>) -> Result<Self, SourceError> {
         let mut maintainers = Self::default();
         for path in signers {
             let bytes = read(path)?;
@@ -195,10 +192,15 @@ impl Parsed {
             _ => return Err(malformed("it has several signatures")),
         };
         let header = payload.split(|b| *b == b'\n').take_while(|line| !line.is_empty());
-        let lines: Vec<&str> =
-            header.map(std::str::from_utf8).collect::<Result<_, _>>().map_err(|_| malformed("its header is not UTF-8"))?;
+        let lines: Vec<&str> = header
+            .map(std::str::from_utf8)
+            .collect::<Result<_, _>>()
+            .map_err(|_| malformed("its header is not UTF-8"))?;
         let field = |index: usize, name: &str| {
-            lines.get(index).and_then(|line| line.strip_prefix(name)?.strip_prefix(' ')).ok_or_else(|| malformed(&format!("it has no `{name}`")))
+            lines
+                .get(index)
+                .and_then(|line| line.strip_prefix(name)?.strip_prefix(' '))
+                .ok_or_else(|| malformed(&format!("it has no `{name}`")))
         };
         let kind = field(1, "type")?;
         if kind != "commit" {
@@ -231,9 +233,7 @@ fn pgp_signer(
         .map_err(|error| unknown(&format!("its OpenPGP signature cannot be read: {error}")))?;
     match signers.first() {
         Some(certificate) => Ok(certificate.identity()),
-        None => Err(unknown(
-            "its OpenPGP signature is by no certificate that is listed, valid today and not revoked",
-        )),
+        None => Err(unknown("its OpenPGP signature is by no certificate that is listed, valid today and not revoked")),
     }
 }
 
@@ -263,8 +263,7 @@ fn ssh_signer(
         let found = keygen("find-principals").output(&[], git.progress())?;
         let principals = String::from_utf8_lossy(&found.stdout).into_owned();
         for principal in principals.lines().filter(|_| found.status.success()) {
-            let verified =
-                keygen("verify").args(["-n", "git", "-I", principal]).output(payload, git.progress())?;
+            let verified = keygen("verify").args(["-n", "git", "-I", principal]).output(payload, git.progress())?;
             if verified.status.success() {
                 return Ok(principal.to_lowercase());
             }

@@ -34,9 +34,8 @@ impl Url {
             .timeout_recv_response(Some(PATIENCE))
             .timeout_per_read(Some(PATIENCE));
         #[cfg(feature = "https")]
-        let config = config.tls_config(
-            ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build(),
-        );
+        let config = config
+            .tls_config(ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build());
         Self { base: base.trim_end_matches('/').to_owned(), agent: config.build().into() }
     }
 

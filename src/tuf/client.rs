@@ -112,9 +112,8 @@ impl Client {
     /// A root that is malformed or does not meet its own threshold.
     pub fn new(files: Arc<dyn Files>, pinned_root: &[u8]) -> Result<Self, Error> {
         let seen = Arc::new(MemoryStore::new());
-        let updater = Updater::new(Remote::repository(files), pinned_root)?
-            .with_config(limits())
-            .with_store(Arc::clone(&seen));
+        let updater =
+            Updater::new(Remote::repository(files), pinned_root)?.with_config(limits()).with_store(Arc::clone(&seen));
         Ok(Self { updater, seen, products: Vec::new() })
     }
 
@@ -135,10 +134,7 @@ impl Client {
     /// Whether the snapshot lists a role for the product: it may have had no
     /// release yet.
     pub fn has_role(&self, product: &Product) -> bool {
-        self.updater
-            .trusted()
-            .snapshot()
-            .is_some_and(|snapshot| snapshot.meta.contains_key(&format!("{product}.json")))
+        self.updater.trusted().snapshot().is_some_and(|snapshot| snapshot.meta.contains_key(&format!("{product}.json")))
     }
 
     /// Loads the role of a product.

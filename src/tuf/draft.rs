@@ -105,13 +105,7 @@ impl Draft {
     ) -> Self {
         let roles: serde_json::Map<String, Value> =
             roles.iter().map(|(name, role)| ((*name).to_owned(), role.to_value())).collect();
-        Self::new(
-            "root",
-            "root",
-            number,
-            expires,
-            json!({ "consistent_snapshot": true, "keys": keys, "roles": roles }),
-        )
+        Self::new("root", "root", number, expires, json!({ "consistent_snapshot": true, "keys": keys, "roles": roles }))
     }
 
     /// The top-level `targets`: targets, one terminating delegation per product
@@ -140,9 +134,9 @@ impl Draft {
     }
 
     /// A product role.
-    pub fn product(name: &str, number: u64, expires: Timestamp, targets: Value, withdrawn: Value) -> Self {
+    pub fn product(name: &str, number: u64, expires: Timestamp, targets: &Value, withdrawn: &Value) -> Self {
         let mut members = json!({ "targets": targets });
-        members[super::product::WITHDRAWN] = withdrawn;
+        members[super::product::WITHDRAWN] = withdrawn.clone();
         Self::new(name, "targets", number, expires, members)
     }
 

@@ -29,6 +29,9 @@ pub fn object(public: &PublicKey) -> Value {
 
 /// The typed key of a public key, with its id: the SHA-256 of the canonical key
 /// object. The id is made once, at enrolment; readers take it as declared.
+///
+/// # Errors
+/// None that input can cause.
 #[cfg(feature = "terminal")]
 pub fn identified(public: &PublicKey) -> Result<(String, Key), sigstore_tuf::Error> {
     let key: Key = serde_json::from_value(object(public))?;

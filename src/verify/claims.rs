@@ -48,7 +48,8 @@ pub fn check(trust: &Trust, version: &Version, envelopes: &[Envelope]) -> Result
             reason,
         };
         let unreadable = |error: &dyn std::fmt::Display| reject("somebody", format!("cannot be read: {error}"));
-        let statement = Statement::parse(&envelope.payload().map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
+        let statement =
+            Statement::parse(&envelope.payload().map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
         if statement.product() != Some(product.as_str()) || statement.version() != Some(version.as_str()) {
             continue;
         }

@@ -107,13 +107,11 @@ impl Judge {
     /// REJECTED, with the reason.
     pub fn judge(&mut self, subject: &Subject, now: Timestamp) -> Result<Verdict, Rejection> {
         let (version, artifact) = self.find(subject)?;
-        let built = match self.built.get(&version) {
-            Some(built) => built.clone(),
-            None => {
-                let built = claims::check(&self.trust, &version, &self.claims)?;
-                self.built.entry(version.clone()).or_insert(built).clone()
-            }
-        };
+        if !self.built.contains_key(&version) {
+            let built = claims::check(&self.trust, &version, &self.claims)?;
+            self.built.insert(version.clone(), built);
+        }
+        let built = self.built[&version].clone();
         Ok(verdict(&self.trust, &version, &artifact, built, now))
     }
 

@@ -43,8 +43,8 @@ impl Memory {
         Self { folder: base.join(pinned.to_string()) }
     }
 
-    fn error(path: &Path, reason: impl ToString) -> MemoryError {
-        MemoryError { path: path.to_owned(), reason: reason.to_string() }
+    fn error(path: &Path, reason: impl Into<String>) -> MemoryError {
+        MemoryError { path: path.to_owned(), reason: reason.into() }
     }
 
     /// All that was seen, with what could not be recalled.
@@ -53,7 +53,7 @@ impl Memory {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return (sources, errors),
-            Err(error) => return (sources, vec![Self::error(&self.folder, error)]),
+            Err(error) => return (sources, vec![Self::error(&self.folder, error.to_string())]),
         };
         for entry in entries.flatten() {
             let path = entry.path();
@@ -74,7 +74,7 @@ impl Memory {
     /// The file cannot be written.
     pub fn remember(&self, trust: &Trust) -> Result<(), MemoryError> {
         let path = self.folder.join(format!("{}.json", trust.product()));
-        let bytes = trust.to_remember().to_vec().map_err(|error| Self::error(&path, error))?;
+        let bytes = trust.to_remember().to_vec().map_err(|error| Self::error(&path, error.to_string()))?;
         let write = || -> io::Result<()> {
             fs::create_dir_all(&self.folder)?;
             // Two runs at once must not replace the newer by the older.
@@ -89,7 +89,7 @@ impl Memory {
             file.persist(&path)?;
             Ok(())
         };
-        write().map_err(|error| Self::error(&path, error))
+        write().map_err(|error| Self::error(&path, error.to_string()))
     }
 }
 

@@ -244,7 +244,9 @@ impl VerifyError {
     pub(crate) fn of_client(origin: &Origin, file: &str, error: sigstore_tuf::Error) -> Self {
         match transport_cause(&error) {
             Some(reason) => Self::Transport(crate::tuf::TransportError::Fetch { place: file_at(origin, file), reason }),
-            None => Self::Rejected(Rejection::Metadata { origin: origin.clone(), file: file.to_owned(), source: error }),
+            None => {
+                Self::Rejected(Rejection::Metadata { origin: origin.clone(), file: file.to_owned(), source: error })
+            }
         }
     }
 }

@@ -77,12 +77,7 @@ pub fn fetch(
 ///
 /// # Errors
 /// As [`Trust::establish`]; also a repository that serves less than was seen.
-pub fn trust_of(
-    served: &Source,
-    product: &Product,
-    pinned_root: &[u8],
-    others: &[Source],
-) -> Result<Trust, Rejection> {
+pub fn trust_of(served: &Source, product: &Product, pinned_root: &[u8], others: &[Source]) -> Result<Trust, Rejection> {
     let alone = Trust::establish(pinned_root, product, std::slice::from_ref(served))?;
     let mut sources = others.to_vec();
     sources.push(served.clone());
@@ -194,7 +189,11 @@ fn release(
         }
         None => return Err(Rejection::File { place, reason: "is missing".to_owned() }.into()),
     }
-    check_bundle(files, &format!("releases/{product}/{version}/{}", release::bundle_file(product, version)), pinned_root)?;
+    check_bundle(
+        files,
+        &format!("releases/{product}/{version}/{}", release::bundle_file(product, version)),
+        pinned_root,
+    )?;
     let envelopes = claims_of(files, trust, version)?;
     Ok(claims::check(trust, version, &envelopes)?)
 }

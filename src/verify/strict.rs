@@ -117,9 +117,8 @@ fn only_good_signatures<T: Role>(
 ) -> Result<(), Rejection> {
     let mut seen = Vec::new();
     for signature in metadata.signatures() {
-        let refuse = |what: &str| {
-            Err(rule(origin, file_name, &format!("{what} signature by key {}", short(&signature.keyid))))
-        };
+        let refuse =
+            |what: &str| Err(rule(origin, file_name, &format!("{what} signature by key {}", short(&signature.keyid))));
         let Some(key) = allowed.get(&signature.keyid) else {
             return refuse("a surplus");
         };

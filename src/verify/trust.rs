@@ -93,29 +93,41 @@ impl Trust {
         let root = set.root().clone();
 
         let mut ignored = Vec::new();
-        let targets = newest(sources, "targets", &mut ignored, |copies| copies.targets.as_deref(), |found| {
-            top_level(&root, found, "targets")?;
-            let policy = policy_of(found)?;
-            let holders = holders_of(found, &policy)?;
-            let role = root.role("targets").ok_or_else(|| no_role(&found.origin, "targets"))?;
-            enough(found, "targets", &people::signers(&found.metadata, &root.keys, role, &holders))
-        })?;
+        let targets = newest(
+            sources,
+            "targets",
+            &mut ignored,
+            |copies| copies.targets.as_deref(),
+            |found| {
+                top_level(&root, found, "targets")?;
+                let policy = policy_of(found)?;
+                let holders = holders_of(found, &policy)?;
+                let role = root.role("targets").ok_or_else(|| no_role(&found.origin, "targets"))?;
+                enough(found, "targets", &people::signers(&found.metadata, &root.keys, role, &holders))
+            },
+        )?;
         let policy = policy_of(&targets)?;
         let holders = holders_of(&targets, &policy)?;
         let (keys, role_keys) = delegation(&targets, product)?;
 
-        let role = newest(sources, product.as_str(), &mut ignored, |copies| copies.roles.get(product).map(Vec::as_slice), |found| {
-            found.metadata.verify_threshold(&keys, &role_keys, product.as_str()).map_err(|source| {
-                let (origin, file) = (found.origin.clone(), file_name(product.as_str(), found));
-                // Whoever signed it did so by the keys of an older targets role.
-                if found_under_older(sources, &found.origin, targets.metadata.signed().version) {
-                    Rejection::Revoked { origin, file, source }
-                } else {
-                    Rejection::Metadata { origin, file, source }
-                }
-            })?;
-            enough(found, product.as_str(), &people::signers(&found.metadata, &keys, &role_keys, &holders))
-        })?;
+        let role = newest(
+            sources,
+            product.as_str(),
+            &mut ignored,
+            |copies| copies.roles.get(product).map(Vec::as_slice),
+            |found| {
+                found.metadata.verify_threshold(&keys, &role_keys, product.as_str()).map_err(|source| {
+                    let (origin, file) = (found.origin.clone(), file_name(product.as_str(), found));
+                    // Whoever signed it did so by the keys of an older targets role.
+                    if found_under_older(sources, &found.origin, targets.metadata.signed().version) {
+                        Rejection::Revoked { origin, file, source }
+                    } else {
+                        Rejection::Metadata { origin, file, source }
+                    }
+                })?;
+                enough(found, product.as_str(), &people::signers(&found.metadata, &keys, &role_keys, &holders))
+            },
+        )?;
         let rule = |reason: String| Rejection::Rule {
             origin: role.origin.clone(),
             file: file_name(product.as_str(), &role),
@@ -124,23 +136,32 @@ impl Trust {
         let listing = ProductRole::of(product, role.metadata.signed()).map_err(|error| rule(error.to_string()))?;
         let signers = people::signers(&role.metadata, &keys, &role_keys, &holders);
 
-        let timestamp: Found<sigstore_tuf::Timestamp> =
-            newest(sources, "timestamp", &mut Vec::new(), |copies| copies.timestamp.as_deref(), |found| {
-                top_level(&root, found, "timestamp")
-            })?;
+        let timestamp: Found<sigstore_tuf::Timestamp> = newest(
+            sources,
+            "timestamp",
+            &mut Vec::new(),
+            |copies| copies.timestamp.as_deref(),
+            |found| top_level(&root, found, "timestamp"),
+        )?;
         let pin = timestamp.metadata.signed().snapshot_meta().map(|meta| meta.version);
-        let snapshot = newest(sources, "snapshot", &mut Vec::new(), |copies| copies.snapshot.as_deref(), |found: &Found<Snapshot>| {
-            top_level(&root, found, "snapshot")?;
-            if Some(found.metadata.signed().version) == pin {
-                Ok(())
-            } else {
-                Err(Rejection::Rule {
-                    origin: found.origin.clone(),
-                    file: file_name("snapshot", found),
-                    reason: format!("the newest timestamp names snapshot {}", pin.unwrap_or_default()),
-                })
-            }
-        })?;
+        let snapshot = newest(
+            sources,
+            "snapshot",
+            &mut Vec::new(),
+            |copies| copies.snapshot.as_deref(),
+            |found: &Found<Snapshot>| {
+                top_level(&root, found, "snapshot")?;
+                if Some(found.metadata.signed().version) == pin {
+                    Ok(())
+                } else {
+                    Err(Rejection::Rule {
+                        origin: found.origin.clone(),
+                        file: file_name("snapshot", found),
+                        reason: format!("the newest timestamp names snapshot {}", pin.unwrap_or_default()),
+                    })
+                }
+            },
+        )?;
 
         Ok(Self {
             product: product.clone(),
@@ -366,6 +387,10 @@ fn newest<T: Role + Clone>(
                         second: found.origin,
                     });
                 }
+                // Who says now that it is the newest counts more than memory.
+                if matches!(found.origin, Origin::Repository(_)) {
+                    best = Some(found);
+                }
             }
             Some(other) if other.metadata.signed().version() > found.metadata.signed().version() => {}
             _ => best = Some(found),
@@ -397,11 +422,7 @@ fn top_level<T: Role>(root: &Root, found: &Found<T>, name: &str) -> Result<(), R
 }
 
 fn no_role(origin: &Origin, name: &str) -> Rejection {
-    Rejection::Rule {
-        origin: origin.clone(),
-        file: "root.json".to_owned(),
-        reason: format!("it has no role `{name}`"),
-    }
+    Rejection::Rule { origin: origin.clone(), file: "root.json".to_owned(), reason: format!("it has no role `{name}`") }
 }
 
 /// The threshold by people.

@@ -110,6 +110,7 @@ impl CommandError {
 
 /// A hint that the parser refuses would send a tired person astray.
 #[cfg(debug_assertions)]
+#[expect(clippy::panic, reason = "a wrong hint is a fault of this program, found by its tests")]
 fn check_hint(arguments: &[&str]) {
     let line = std::iter::once("release").chain(arguments.iter().copied());
     if let Err(error) = super::command().try_get_matches_from(line)

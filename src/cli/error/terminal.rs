@@ -35,10 +35,10 @@ impl From<HomeError> for CommandError {
     fn from(error: HomeError) -> Self {
         let result = Self::from_error(FAILED, &error);
         match &error {
-            HomeError::NotAHome { .. } => result
-                .hint_command("name the home with --home or RELEASE_HOME, or make one using:", &[
-                    "init", "--policy", "FILE", "--software-keys",
-                ]),
+            HomeError::NotAHome { .. } => result.hint_command(
+                "name the home with --home or RELEASE_HOME, or make one using:",
+                &["init", "--policy", "FILE", "--software-keys"],
+            ),
             HomeError::Locked { .. } => result.hint("wait until it is done; a command that was killed holds no lock"),
             HomeError::Newer(_) => result.hint("use the newer release; nothing was changed"),
             HomeError::SecondPayload { .. } => {
@@ -86,7 +86,9 @@ impl From<SignError> for CommandError {
             SignError::NeedsOthers { .. } | SignError::NeedsRebuilds { .. } => {
                 result.hint("nothing was built or signed; this version cannot take approvals from another terminal yet")
             }
-            SignError::SoftwareKey(_) => result.hint("a policy that allows software keys says `insecure-software-keys = true`"),
+            SignError::SoftwareKey(_) => {
+                result.hint("a policy that allows software keys says `insecure-software-keys = true`")
+            }
             SignError::NoToken(name) => result.hint(format!("add `{name}` to [token] in terminal.toml")),
             _ => result,
         }

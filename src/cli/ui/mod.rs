@@ -34,6 +34,7 @@ pub enum Paint {
 }
 
 /// Talks to the person at the terminal.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
 pub struct Ui {
     /// Results as JSON.
     pub json: bool,
@@ -63,7 +64,6 @@ impl Ui {
     }
 
     /// Prints data: one or more lines on standard output.
-    #[expect(clippy::print_stdout, reason = "this is where data is printed")]
     pub fn data(&self, text: &str) {
         self.clear_bar();
         // A reader that has seen enough closes the pipe; that is not an error.
@@ -126,7 +126,6 @@ impl Ui {
         format!("\u{1b}[{code}m{word}\u{1b}[0m")
     }
 
-    #[expect(clippy::print_stderr, reason = "this is where talk is printed")]
     fn to_stderr(&self, text: &str) {
         self.clear_bar();
         let _ = writeln!(std::io::stderr(), "{text}");

@@ -53,7 +53,8 @@ impl Known {
         let missing = |reason: String| KeyError::NoPassphrase { name: key.clone(), reason };
         let mut state = self.state();
         if state.lines.is_none() {
-            state.lines = Some(read_lines(fd).map_err(|error| missing(format!("cannot read file descriptor {fd}: {error}")))?);
+            state.lines =
+                Some(read_lines(fd).map_err(|error| missing(format!("cannot read file descriptor {fd}: {error}")))?);
         }
         let lines = state.lines.get_or_insert_default();
         match lines.iter().position(|(name, _)| name == key.as_str()) {
@@ -78,9 +79,7 @@ impl Secrets for Ui {
         if let Some(secret) = self.secrets.take(key)? {
             return Ok(secret);
         }
-        if !again
-            && let Some(known) = holder.and_then(|holder| self.secrets.state().of_holder.get(holder).cloned())
-        {
+        if !again && let Some(known) = holder.and_then(|holder| self.secrets.state().of_holder.get(holder).cloned()) {
             return Ok(known);
         }
         let wrong = if again { "That does not open it. " } else { "" };

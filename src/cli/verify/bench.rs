@@ -53,6 +53,9 @@ struct Evidence {
     claims: Vec<Envelope>,
 }
 
+/// Bundles with their names, and why others could not be read.
+type Found = (Vec<(String, Bundle)>, Vec<String>);
+
 type ByProduct = BTreeMap<(usize, Product), Evidence>;
 
 impl Bench {
@@ -132,7 +135,7 @@ impl Bench {
 
 impl Places<'_> {
     /// The bundles at a place, and why others there cannot be read.
-    fn bundles(&self, folder: &Path) -> Result<(Vec<(String, Bundle)>, Vec<String>), CommandError> {
+    fn bundles(&self, folder: &Path) -> Result<Found, CommandError> {
         if let Some(path) = self.bundle {
             let named = read_bundle(path)?;
             return Ok((vec![(name_of(path), named)], Vec::new()));

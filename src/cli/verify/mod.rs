@@ -112,12 +112,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
     Ok(report::report(&outcomes, ui))
 }
 
-fn whole_repository(
-    place: &str,
-    pinned: &[Pinned],
-    now: Timestamp,
-    ui: &Ui,
-) -> Result<Vec<Outcome>, CommandError> {
+fn whole_repository(place: &str, pinned: &[Pinned], now: Timestamp, ui: &Ui) -> Result<Vec<Outcome>, CommandError> {
     let files = pinned::open_repository(place);
     let pinned = &pinned[Pinned::of_repository(pinned, files.as_ref())?];
     let checked = match repository::check(&files, &pinned.root, pinned.seen(), Extent::Everything, now, ui) {

@@ -1,0 +1,128 @@
+//! What stops a cut before it begins, and what it shows first.
+
+use std::path::Path;
+
+use super::Cut;
+use super::CutError;
+use super::Preview;
+use crate::home::CutState;
+use crate::home::Journal;
+use crate::manifest::Pin;
+use crate::manifest::Sha256;
+use crate::policy::ProductPolicy;
+use crate::publish;
+use crate::repository::Pending;
+use crate::repository::RepositoryError;
+use crate::repository::State;
+use crate::repository::stage::Place;
+use crate::sign::Plan;
+
+impl Cut<'_> {
+    pub(super) fn of_product(&self) -> Result<&ProductPolicy, CutError> {
+        self.home.policy.products.get(self.product).ok_or_else(|| CutError::NoProduct(self.product.clone()))
+    }
+
+    pub(super) fn claim_name(&self) -> String {
+        format!("claim {} {}", self.product, self.version)
+    }
+
+    pub(super) fn purpose(&self) -> String {
+        format!("{} {}", self.product, self.version)
+    }
+
+    /// A cut refuses a policy that is not the newest signed one.
+    pub(super) fn check_policy(&self, state: &State) -> Result<(), CutError> {
+        let signed = signed_policy(state)?;
+        let found = self.home.policy_digest;
+        if signed == found { Ok(()) } else { Err(CutError::OtherPolicy { signed, found }) }
+    }
+
+    /// The clock is never before what this terminal has done.
+    pub(super) fn check_clock(&self, journal: &Journal) -> Result<(), CutError> {
+        let now = (self.now)();
+        match journal.last_time() {
+            Some(then) if then > now => Err(CutError::Clock { now, what: "the last line of the journal", then }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The state of this cut: new, or as the last run left it.
+    pub(super) fn open_state(&self, folder: &Path, state: &State) -> Result<CutState, CutError> {
+        let place = Place { state, product: self.product, version: self.version };
+        let Some(mut cut) = CutState::load(folder)? else {
+            place.check_free()?;
+            return Ok(CutState::new(self.product.clone(), self.version.clone(), (self.now)()));
+        };
+        if cut.abandoned {
+            let (product, version) = (self.product.clone(), self.version.clone());
+            return Err(CutError::Abandoned { product, version });
+        }
+        if cut.sealed.is_none() {
+            // A crash between sealing and noting it leaves the record of the seal.
+            cut.sealed = publish::find(self.home, &self.purpose())?;
+        }
+        if cut.sealed.is_none() {
+            place.check_free()?;
+        }
+        Ok(cut)
+    }
+
+    /// One waiting cut per product, and no interrupted seal of something else.
+    pub(super) fn check_others(&self) -> Result<(), CutError> {
+        let open = |cut: &CutState| cut.product == *self.product && cut.release != *self.version && cut.is_open();
+        if let Some(other) = self.home.cuts()?.into_iter().find(open) {
+            return Err(CutError::OtherCut { product: other.product, other: other.release });
+        }
+        match Pending::find(self.home)? {
+            Some((serial, purpose)) if purpose != self.purpose() => {
+                Err(RepositoryError::Interrupted { serial, purpose }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn show_plan(
+        &self,
+        plan: &Plan,
+        of_product: &ProductPolicy,
+        state: &State,
+        pin: Option<&Pin>,
+        resumes: bool,
+    ) -> Result<(), CutError> {
+        let listing = state.releases(self.product)?;
+        self.operator.plan(&Preview {
+            product: self.product,
+            version: self.version,
+            source: of_product.source.get_ref(),
+            tag: &of_product.tag_of(self.version),
+            pin,
+            previous: listing.newest(),
+            plan,
+            mirrors: self.home.terminal.mirrors.keys().map(AsRef::as_ref).collect(),
+            insecure: self.home.policy.insecure(),
+            resumes,
+        });
+        Ok(())
+    }
+}
+
+/// The digest of the policy that the newest `targets` lists.
+fn signed_policy(state: &State) -> Result<Sha256, CutError> {
+    let damaged =
+        |reason: String| RepositoryError::Damaged { file: format!("{}.targets.json", state.targets.0), reason };
+    let targets = sigstore_tuf::Metadata::<sigstore_tuf::Targets>::from_slice(&state.targets.1)
+        .map_err(|error| damaged(error.to_string()))?;
+    let listed = targets.signed().targets.iter().filter(|(path, _)| {
+        let segments: Vec<&str> = path.split('/').collect();
+        matches!(segments.as_slice(), ["policy", _, "policy.toml"])
+    });
+    let digest = listed
+        .max_by_key(|(path, _)| policy_number(path))
+        .and_then(|(_, target)| target.hashes.get("sha256")?.parse().ok());
+    Ok(digest.ok_or_else(|| damaged("it lists no policy".to_owned()))?)
+}
+
+/// The number in `policy/<number>/policy.toml`.
+fn policy_number(path: &str) -> u64 {
+    path.split('/').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
