@@ -83,8 +83,8 @@ pub enum Evidence<'a> {
     Built {
         /// How many.
         artifacts: usize,
-        /// Seconds for all builds.
-        seconds: u64,
+        /// How long all builds took, in milliseconds.
+        milliseconds: u64,
         /// Whether a second build gave the same bytes.
         twice: bool,
     },

@@ -62,8 +62,8 @@ pub struct Request<'a> {
 pub struct Built {
     /// The artifacts, in the recipe's order.
     pub artifacts: Vec<Artifact>,
-    /// How long all builds took, in seconds.
-    pub seconds: u64,
+    /// How long all builds took, in milliseconds.
+    pub milliseconds: u64,
 }
 
 /// A build that did not give what the recipe says.
@@ -183,7 +183,7 @@ pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, Buil
         artifacts.push(output.artifact);
     }
     first.clear()?;
-    Ok(Built { artifacts, seconds: begun.elapsed().as_secs() })
+    Ok(Built { artifacts, milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX) })
 }
 
 /// One run of the recipe.

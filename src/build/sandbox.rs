@@ -130,7 +130,8 @@ fn write_etc(work: &Path) -> Result<PathBuf, BuildError> {
 
 /// The whole environment of the build.
 fn variables(request: &Request<'_>) -> Vec<(&'static str, String)> {
-    let toolchains = request.environment.toolchains().iter().map(|toolchain| format!("{}/bin:", toolchain.at));
+    let programs = |at: &str| if at.ends_with("/bin") { format!("{at}:") } else { format!("{at}/bin:") };
+    let toolchains = request.environment.toolchains().iter().map(|toolchain| programs(&toolchain.at));
     vec![
         ("PATH", format!("{}/usr/bin:/bin:/usr/sbin:/sbin", toolchains.collect::<String>())),
         ("HOME", "/tmp".to_owned()),

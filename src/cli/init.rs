@@ -34,7 +34,7 @@ pub struct Args {
     /// Publish to this local folder (can be repeated)
     #[arg(long = "mirror", value_name = "NAME=DIR", value_parser = named_folder)]
     mirrors: Vec<(String, PathBuf)>,
-    /// Let builds see this folder at /opt/NAME (can be repeated)
+    /// Let builds see this folder at /opt/NAME, which may have slashes (can be repeated)
     #[arg(long = "toolchain", value_name = "NAME=DIR", value_parser = named_folder)]
     toolchains: Vec<(String, PathBuf)>,
 }

@@ -179,7 +179,7 @@ impl Cut<'_> {
                 stage: Stage::Build,
                 evidence: Evidence::Built {
                     artifacts: built.artifacts.len(),
-                    seconds: built.seconds,
+                    milliseconds: built.milliseconds,
                     twice: recipe.reproducible,
                 },
             });

@@ -1,5 +1,6 @@
 //! SHA-256 digests, the one hash that names and compares content here.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::io::Read;
@@ -8,6 +9,15 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::Serialize;
 use sha2::Digest as _;
+
+/// 64 to 128 KiB is where hashing is fastest: the buffer stays in the L2 cache.
+const BUFFER_LENGTH: usize = 128 * 1024;
+
+thread_local! {
+    /// One buffer a thread: a fresh one for each of many small files costs more
+    /// than hashing them.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A SHA-256 digest (FIPS 180-4). Written as 64 lower-case hex digits; other
 /// spellings are refused, so that one digest has one spelling.
@@ -32,21 +42,22 @@ impl Sha256 {
     /// # Errors
     /// What `reader` returns.
     pub fn of_reader(mut reader: impl Read, advanced: &mut dyn FnMut(u64)) -> io::Result<(Self, u64)> {
-        // 64 to 128 KiB is where this is fastest: the buffer stays in the L2 cache.
-        let mut buffer = vec![0; 128 * 1024];
-        let mut hasher = sha2::Sha256::new();
-        let mut length = 0;
-        loop {
-            let count = match reader.read(&mut buffer) {
-                Ok(0) => return Ok((Self(hasher.finalize().into()), length)),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            hasher.update(&buffer[..count]);
-            length += count as u64;
-            advanced(count as u64);
-        }
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(BUFFER_LENGTH, 0);
+            let mut hasher = sha2::Sha256::new();
+            let mut length = 0;
+            loop {
+                let count = match reader.read(buffer) {
+                    Ok(0) => return Ok((Self(hasher.finalize().into()), length)),
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                };
+                hasher.update(&buffer[..count]);
+                length += count as u64;
+                advanced(count as u64);
+            }
+        })
     }
 
     /// The 32 bytes.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
+use crate::manifest::FileName;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
 
@@ -55,7 +56,8 @@ pub struct Sandbox {
 pub struct Toolchain {
     /// The folder on this machine.
     pub path: Span<PathBuf>,
-    /// Where builds see it. Its `bin` is on their PATH.
+    /// Where builds see it, below `/opt`. Its `bin` is on their PATH, or it
+    /// itself where that is its name.
     pub at: Span<String>,
 }
 
@@ -83,13 +85,9 @@ impl Terminal {
                 return Err(text.error(&toolchain.path, "the folder of a toolchain is an absolute path"));
             }
             let at = toolchain.at.get_ref();
-            let below_opt = at.strip_prefix("/opt/").is_some_and(|name| {
-                !name.is_empty()
-                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b))
-                    && !name.starts_with('.')
-            });
-            if !below_opt {
-                return Err(text.error(&toolchain.at, "builds see toolchains at /opt/NAME"));
+            let plain = |segment: &str| segment.parse::<FileName>().is_ok();
+            if !at.strip_prefix("/opt/").is_some_and(|below| below.split('/').all(plain)) {
+                return Err(text.error(&toolchain.at, "builds see toolchains below /opt"));
             }
         }
         Ok(terminal)

@@ -220,9 +220,9 @@ impl Ui {
             Evidence::Archived { tar, files } => {
                 self.done("Archived", &format!("{files} files, tar sha256 {}", tar.short()));
             }
-            Evidence::Built { artifacts, seconds, twice } => {
+            Evidence::Built { artifacts, milliseconds, twice } => {
                 let twice = if *twice { "; a second build is identical" } else { "" };
-                self.done("Built", &format!("{} in {seconds} s{twice}", counted(*artifacts, "artifact")));
+                self.done("Built", &format!("{} in {}{twice}", counted(*artifacts, "artifact"), duration(*milliseconds)));
             }
             Evidence::Staged { digest } => self.done("Staged", &format!("manifest sha256 {}", digest.short())),
             Evidence::Signed { holders, of } => {
@@ -265,5 +265,15 @@ impl Ui {
             Ok(0) | Err(_) => Err(CommandError::failed("the terminal was closed; nothing was done")),
             Ok(_) => Ok(answer),
         }
+    }
+}
+
+/// A duration for people: `0.8 s`, `11 min 4 s`.
+fn duration(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match seconds {
+        0..10 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
+        10..60 => format!("{seconds} s"),
+        _ => format!("{} min {} s", seconds / 60, seconds % 60),
     }
 }
