@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use sigstore_tuf::Error;
 use sigstore_tuf::MemoryStore;
@@ -32,6 +35,9 @@ pub fn limits() -> UpdaterConfig {
 /// The same files as the core wants to read them: metadata and targets below
 /// two places, futures that are ready at once.
 pub struct Remote {
+    /// The metadata file that was asked for last: errors of the core do not
+    /// always say which file they are about.
+    last: Arc<Mutex<String>>,
     metadata: Arc<dyn Files>,
     metadata_prefix: &'static str,
     targets: Arc<dyn Files>,
@@ -41,13 +47,23 @@ pub struct Remote {
 impl Remote {
     /// A repository laid out as ours: `metadata/` and `targets/` below one place.
     pub fn repository(files: Arc<dyn Files>) -> Self {
-        Self { metadata: files.clone(), metadata_prefix: "metadata/", targets: files, targets_prefix: "targets/" }
+        Self {
+            last: Arc::default(),
+            metadata: files.clone(),
+            metadata_prefix: "metadata/",
+            targets: files,
+            targets_prefix: "targets/",
+        }
     }
 
     /// Metadata and targets in places of their own.
     pub fn split(metadata: Arc<dyn Files>, targets: Arc<dyn Files>) -> Self {
-        Self { metadata, metadata_prefix: "", targets, targets_prefix: "" }
+        Self { last: Arc::default(), metadata, metadata_prefix: "", targets, targets_prefix: "" }
     }
+}
+
+fn lock(name: &Mutex<String>) -> MutexGuard<'_, String> {
+    name.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ready<'a>(files: &dyn Files, path: &str, max: u64) -> FetchFuture<'a> {
@@ -57,6 +73,7 @@ fn ready<'a>(files: &dyn Files, path: &str, max: u64) -> FetchFuture<'a> {
 
 impl Repository for Remote {
     fn fetch_metadata<'a>(&'a self, name: &'a str, max_length: u64) -> FetchFuture<'a> {
+        *lock(&self.last) = format!("{}{name}", self.metadata_prefix);
         ready(self.metadata.as_ref(), &format!("{}{name}", self.metadata_prefix), max_length)
     }
 
@@ -101,6 +118,7 @@ pub struct Copies {
 /// A TUF client: walks a repository from the pinned root forward.
 pub struct Client {
     updater: Updater,
+    last: Arc<Mutex<String>>,
     seen: Arc<MemoryStore>,
     products: Vec<Product>,
 }
@@ -112,9 +130,10 @@ impl Client {
     /// A root that is malformed or does not meet its own threshold.
     pub fn new(files: Arc<dyn Files>, pinned_root: &[u8]) -> Result<Self, Error> {
         let seen = Arc::new(MemoryStore::new());
-        let updater =
-            Updater::new(Remote::repository(files), pinned_root)?.with_config(limits()).with_store(Arc::clone(&seen));
-        Ok(Self { updater, seen, products: Vec::new() })
+        let remote = Remote::repository(files);
+        let last = Arc::clone(&remote.last);
+        let updater = Updater::new(remote, pinned_root)?.with_config(limits()).with_store(Arc::clone(&seen));
+        Ok(Self { updater, last, seen, products: Vec::new() })
     }
 
     /// Root chain, timestamp, snapshot and targets. Expiry is not judged.
@@ -123,6 +142,12 @@ impl Client {
     /// Whatever breaks the TUF client workflow, and unreadable files.
     pub fn refresh(&mut self) -> Result<(), Error> {
         run(self.updater.refresh(BEFORE_ALL))
+    }
+
+    /// The metadata file that was read last, by its path: the one that an error
+    /// is about.
+    pub fn last_file(&self) -> String {
+        lock(&self.last).clone()
     }
 
     /// The products that the top-level role delegates to.

@@ -47,7 +47,8 @@ pub fn check(trust: &Trust, version: &Version, envelopes: &[Envelope]) -> Result
             version: version.clone(),
             reason,
         };
-        let unreadable = |error: &dyn std::fmt::Display| reject("somebody", format!("cannot be read: {error}"));
+        let unreadable =
+            |error: &dyn std::fmt::Display| reject(supposed(trust, envelope), format!("cannot be read: {error}"));
         let statement =
             Statement::parse(&envelope.payload().map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
         if statement.product() != Some(product.as_str()) || statement.version() != Some(version.as_str()) {
@@ -84,6 +85,13 @@ pub fn check(trust: &Trust, version: &Version, envelopes: &[Envelope]) -> Result
     let commit = agreed.as_ref().and_then(Statement::commit);
     let branch = agreed.as_ref().and_then(|statement| statement.branch().map(ToOwned::to_owned));
     Ok(Built { by, need, commit, branch })
+}
+
+/// Whose claim an envelope pretends to be, for messages.
+fn supposed<'a>(trust: &'a Trust, envelope: &Envelope) -> &'a str {
+    let signatures = envelope.signatures().unwrap_or_default();
+    let key = signatures.first().and_then(|(keyid, _)| trust.policy().claims.get(*keyid));
+    key.map_or("somebody", |key| key.holder.as_str())
 }
 
 /// What was built, as the product role lists it: all but the files that the

@@ -56,8 +56,8 @@ pub fn fetch(
 ) -> Result<(Source, Vec<Product>), VerifyError> {
     let origin = Origin::Repository(files.place());
     let mut client = Client::new(Arc::clone(files), pinned_root).map_err(Rejection::Root)?;
-    let failed = |file: &str, error| VerifyError::of_client(&origin, file, error);
-    client.refresh().map_err(|error| failed("metadata", error))?;
+    let failed = |client: &Client, error| VerifyError::of_client(&origin, &client.last_file(), error);
+    client.refresh().map_err(|error| failed(&client, error))?;
     let wanted = match product {
         Some(product) => vec![product.clone()],
         None => client.delegated(),
@@ -65,11 +65,11 @@ pub fn fetch(
     let mut loaded = Vec::new();
     for product in wanted {
         if client.has_role(&product) {
-            client.load(&product).map_err(|error| failed(&format!("{product}.json"), error))?;
+            client.load(&product).map_err(|error| failed(&client, error))?;
             loaded.push(product);
         }
     }
-    let copies = client.copies().map_err(|error| failed("metadata", error))?;
+    let copies = client.copies().map_err(|error| failed(&client, error))?;
     Ok((Source { origin, copies }, loaded))
 }
 

@@ -222,7 +222,10 @@ impl Ui {
             }
             Evidence::Built { artifacts, milliseconds, twice } => {
                 let twice = if *twice { "; a second build is identical" } else { "" };
-                self.done("Built", &format!("{} in {}{twice}", counted(*artifacts, "artifact"), duration(*milliseconds)));
+                self.done(
+                    "Built",
+                    &format!("{} in {}{twice}", counted(*artifacts, "artifact"), duration(*milliseconds)),
+                );
             }
             Evidence::Staged { digest } => self.done("Staged", &format!("manifest sha256 {}", digest.short())),
             Evidence::Signed { holders, of } => {

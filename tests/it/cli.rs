@@ -1,0 +1,91 @@
+//! Words and wiring: pages of commands with what they print.
+
+use crate::support::Lab;
+use crate::support::RELEASE;
+use crate::support::project;
+
+#[test]
+fn pages() {
+    trycmd::TestCases::new()
+        .register_bin("release", std::path::Path::new(RELEASE))
+        .env("NO_COLOR", "1")
+        .case("tests/cli/*.md");
+}
+
+#[test]
+fn manual_pages_and_completions_are_made_for_every_command() {
+    let lab = Lab::new();
+    lab.runs(&["util", "man", "man"]).exits(0);
+    let made: Vec<String> =
+        lab.path("man").read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    for name in ["release.1", "release-cut.1", "release-verify.1", "release-trust-add.1"] {
+        assert!(made.iter().any(|file| file == name), "{name} in {made:?}");
+    }
+    assert!(!made.iter().any(|file| file.contains("tuf-client")), "{made:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        lab.runs(&["util", "completions", shell]).exits(0).says("verify");
+    }
+}
+
+#[test]
+fn data_goes_to_stdout_and_talk_to_stderr_without_colours() {
+    let lab = Lab::released();
+    let said = lab.verify(&["mirror"]).exits(0);
+    assert!(said.out.starts_with("VERIFIED") && said.err.starts_with("warning:"), "{said:?}");
+    assert!(!said.out.contains('\u{1b}') && !said.err.contains('\u{1b}'));
+    assert!(said.out.lines().all(|line| line.len() <= 80), "{}", said.out);
+    let quiet = lab.verify(&["mirror", "--quiet"]).exits(0);
+    assert_eq!(quiet.out, said.out);
+}
+
+#[test]
+fn mistakes_in_configuration_have_a_place_and_a_nearest_word() {
+    let lab = Lab::new();
+    let policy = String::from_utf8(lab.read("policy/policy.toml")).unwrap();
+    let check = |change: &dyn Fn(&str) -> String| {
+        lab.write("policy/policy.toml", change(&policy));
+        lab.runs(&["policy", "check", "policy/policy.toml"])
+    };
+    check(&|text| text.replace("[holder]", "[holders]")).exits(1).says("did you mean `holder`?");
+    check(&|text| text.replace("\"bob-root\"", "\"bob-rot\""))
+        .exits(1)
+        .says("there is no key `bob-rot`; did you mean `bob-root`?");
+    check(&|text| text.replace("\"bob-release\", ", "\"alice-root\", "))
+        .exits(1)
+        .says("`alice` holds two keys of this role");
+    check(&|text| text.replace("threshold = 2\nrebuilds", "threshold = 4\nrebuilds"))
+        .exits(1)
+        .says("4 of 3 people can never sign");
+    check(&|text| text.replace("rebuilds = 0", "rebuilds = 3")).exits(1).says("at most 2 of them can rebuild");
+    check(&|text| text.replace("\"30d\"", "\"91d\"")).exits(1).says("at most 90 days");
+    check(&|text| text.replace("\"30d\"", "\"soon\"")).exits(1).says("is not a period");
+    check(&|text| text.replace("keys/online.pem", "../online.pem")).exits(1).says("without `..`");
+    check(&|text| {
+        text.replace("holder = \"carol\", public = \"keys/carol-root.pem\"", "holder = \"carl\", public = \"x\"")
+    })
+    .exits(1)
+    .says("did you mean `carol`?");
+    check(&|text| text.replace("tag = \"v{version}\"", "tag = \"v\"")).exits(1).says("with `{version}` in it once");
+    check(&|text| format!("{text}\n[nonsense]\n")).exits(1).says("unknown field `nonsense`");
+    let said = check(&|text| text.replace("version = 1", "version = 2")).exits(1);
+    assert!(said.err.contains("policy/policy.toml:4:11: written for a newer release"), "{}", said.err);
+    lab.runs(&["policy", "check"]).exits(0).says("2 of 3 people").says("`insecure-software-keys` is set");
+    lab.runs(&["status", "--home", "nowhere"]).exits(1).says("is not a home").says("release init");
+}
+
+#[test]
+fn the_readme_and_releasing_speak_of_commands_that_exist() {
+    for name in ["README.md", "RELEASING.md"] {
+        let text = std::fs::read_to_string(project(name)).unwrap();
+        let blocks = text.split("```").skip(1).step_by(2).filter(|block| block.starts_with("console"));
+        let mut count = 0;
+        for line in blocks.flat_map(str::lines).filter_map(|line| line.strip_prefix("$ release ")) {
+            let words =
+                std::iter::once("release").chain(line.split_whitespace().take_while(|word| !word.starts_with('3')));
+            let parsed = release::cli::command().try_get_matches_from(words);
+            assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.unwrap_err());
+            count += 1;
+        }
+        assert!(count > 3, "{name} shows commands");
+    }
+}

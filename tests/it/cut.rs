@@ -1,0 +1,279 @@
+//! Cutting, refreshing, abandoning: the release manager's commands.
+
+use std::fs;
+
+use crate::support::Lab;
+use crate::support::program;
+use crate::support::run;
+
+const REJECTED: i32 = 3;
+
+#[test]
+fn a_cut_says_what_it_does_and_signs_what_it_showed() {
+    let lab = Lab::new();
+    lab.tag("1.0");
+    let said = lab.cut("1.0").exits(0);
+    let digest = said.err.lines().find_map(|line| line.trim().strip_prefix("digest    ")).unwrap().to_owned();
+    let role = lab.read("mirror/metadata/1.kestrel.json");
+    let signed = sigstore_tuf::Metadata::<sigstore_tuf::Targets>::from_slice(&role).unwrap();
+    assert_eq!(release::manifest::Sha256::of(signed.signed_canonical()).to_string(), digest);
+    // All names of one content are one file in the home, and copies on the mirror.
+    let names = |root: &str| {
+        let path = lab.path(&format!("{root}/releases/kestrel/1.0/kestrel-1.0"));
+        let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+        inode
+    };
+    assert_ne!(names("home/repository"), names("mirror"));
+    let target = fs::read_dir(lab.path("home/repository/targets/kestrel/1.0")).unwrap().flatten();
+    let target =
+        target.map(|entry| entry.path()).find(|path| path.to_string_lossy().ends_with(".kestrel-1.0")).unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(target).unwrap());
+    assert_eq!(inode, names("home/repository"));
+    let page = String::from_utf8(lab.read("mirror/index.html")).unwrap();
+    assert!(page.contains("releases/kestrel/1.0/kestrel-1.0.tar.gz") && !page.contains("BEGIN"));
+    lab.cut("1.0").exits(0).does_not_say("Signed");
+}
+
+#[test]
+fn nothing_is_signed_without_confirmation() {
+    let lab = Lab::new();
+    lab.tag("1.0");
+    lab.with_keys(&["cut", "1.0"]).exits(1).says("there is no terminal to ask on").says("nothing was signed");
+    lab.with_keys(&["cut", "1.0", "--yes=1.1"]).exits(1).says("--yes says 1.1, the version is 1.0");
+    lab.assert_nothing_published();
+    // Stopped: the next run does not build again.
+    lab.cut("1.0").exits(0).does_not_say("Built");
+}
+
+#[test]
+fn a_passphrase_is_used_once_and_a_wrong_one_opens_nothing() {
+    let lab = Lab::new();
+    lab.tag("1.0");
+    let right = String::from_utf8(lab.read("passphrases")).unwrap();
+    lab.write("passphrases", right.replace("horse-bob-release", "mule-bob-release"));
+    lab.cut("1.0").exits(1).says("has no further line for it").says("signatures that were made are kept");
+    lab.write("passphrases", right.lines().filter(|line| !line.starts_with("online")).collect::<Vec<_>>().join("\n"));
+    lab.cut("1.0").exits(1).says("no passphrase for key online");
+    lab.assert_nothing_published();
+    lab.runs(&["cut", "1.0", "--yes=1.0"]).exits(1).says("pass it with --pin-fd");
+    lab.write("passphrases", &right);
+    lab.cut("1.0").exits(0);
+    // No passphrase is anywhere in the home.
+    let found = run(program("grep").args(["-rl", "horse-"]).arg(lab.path("home")));
+    assert_eq!(found.code, Some(1), "{}", found.out);
+}
+
+#[test]
+fn a_key_that_is_not_the_enrolled_one_signs_nothing() {
+    let lab = Lab::new();
+    lab.tag("1.0");
+    let key = |name: &str| lab.path(&format!("home/keys/{name}.key"));
+    fs::copy(key("bob-root"), key("bob-release")).unwrap();
+    let right = String::from_utf8(lab.read("passphrases")).unwrap();
+    lab.write("passphrases", right.replace("bob-release horse-bob-release", "bob-release horse-bob-root"));
+    lab.cut("1.0").exits(1).says("is not the private half of key bob-release");
+    lab.assert_nothing_published();
+}
+
+#[test]
+fn a_version_is_released_once() {
+    let lab = Lab::released();
+    fs::remove_dir_all(lab.path("home/cuts")).unwrap();
+    lab.cut("1.0").exits(1).says("kestrel 1.0 was released before");
+}
+
+#[test]
+fn an_abandoned_version_and_its_number_are_burned() {
+    let lab = Lab::released();
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    // Interrupted after the first release manager has signed manifest 2.
+    let said = lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", "role.signed")]);
+    assert_eq!(said.code, None, "killed: {said:?}");
+    lab.runs(&["abandon", "1.1", "--yes=1.2"]).exits(1).says("nothing was burned");
+    lab.runs(&["abandon", "1.1", "--yes=1.1"]).exits(0);
+    lab.cut("1.1").exits(1).says("was abandoned");
+    lab.runs(&["abandon", "1.0", "--yes=1.0"]).exits(1).says("is sealed");
+    lab.runs(&["abandon", "7.7", "--yes=7.7"]).exits(1).says("there is no cut");
+    lab.release_next("1.2");
+    assert!(!lab.path("mirror/metadata/2.kestrel.json").exists());
+    assert!(lab.path("mirror/metadata/3.kestrel.json").exists());
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.2").does_not_say("kestrel 1.1");
+}
+
+#[test]
+fn an_abandoned_seal_burns_its_number() {
+    let lab = Lab::released();
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", "seal.snapshot")]);
+    // Nothing else may take its numbers meanwhile.
+    lab.with_keys(&["refresh"]).exits(1).says("was interrupted").says("release cut kestrel 1.1");
+    lab.runs(&["status"]).exits(0).says("was interrupted").says("kestrel 1.1  staged");
+    lab.runs(&["abandon", "1.1", "--yes=1.1"]).exits(0);
+    lab.with_keys(&["refresh"]).exits(0);
+    lab.verify(&["mirror"]).exits(0);
+    assert!(
+        lab.path("mirror/metadata/4.snapshot.json").exists() && !lab.path("mirror/metadata/3.snapshot.json").exists()
+    );
+}
+
+#[test]
+fn one_cut_of_a_product_at_a_time() {
+    let lab = Lab::new();
+    lab.tag("1.0");
+    lab.with_keys(&["cut", "1.0", "--yes=0"]).exits(1);
+    lab.tag("1.1");
+    lab.cut("1.1").exits(1).says("the cut of kestrel 1.0 is not finished").says("release abandon kestrel 1.0");
+    lab.cut("1.0").exits(0);
+    lab.cut("1.1").exits(0);
+}
+
+#[test]
+fn a_changed_stage_is_not_signed() {
+    let lab = Lab::new();
+    lab.tag("1.0");
+    lab.with_keys(&["cut", "1.0", "--yes=0"]).exits(1);
+    let file = lab.path("home/cuts/kestrel-1.0/stage/kestrel-1.0");
+    fs::write(&file, "poisoned\n").unwrap();
+    lab.cut("1.0").exits(REJECTED).says("has changed since it was built; nothing was signed");
+    lab.assert_nothing_published();
+}
+
+#[test]
+fn a_policy_that_nobody_signed_is_refused() {
+    let lab = Lab::released();
+    let policy = String::from_utf8(lab.read("home/policy.toml")).unwrap();
+    lab.write("home/policy.toml", policy.replace("threshold = 2\nrebuilds", "threshold = 1\nrebuilds"));
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.cut("1.1").exits(REJECTED).says("is not the newest signed policy");
+}
+
+#[test]
+fn a_clock_that_went_back_is_refused() {
+    let mut lab = Lab::released();
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.travel("-2d");
+    lab.cut("1.1").exits(1).says("the clock says").says("set the clock");
+}
+
+#[test]
+fn two_commands_do_not_write_at_once() {
+    let lab = Lab::released();
+    let file = fs::File::create(lab.path("home/lock")).unwrap();
+    file.lock().unwrap();
+    lab.write("home/lock", "`release cut kestrel 1.1`, process 1\n");
+    lab.with_keys(&["refresh"])
+        .exits(1)
+        .says("another command is at work in this home: `release cut kestrel 1.1`, process 1");
+    lab.runs(&["status"]).exits(0);
+    drop(file);
+    lab.with_keys(&["refresh"]).exits(0);
+}
+
+#[test]
+fn refresh_tells_users_that_nothing_is_newer() {
+    let mut lab = Lab::released();
+    lab.travel("+20d");
+    lab.runs(&["status"]).exits(0).says("due").says("release refresh");
+    lab.with_keys(&["refresh"]).exits(0).says("Published  publication 3");
+    lab.travel("+45d");
+    lab.verify(&["mirror"]).exits(0);
+    lab.runs(&["status"]).exits(0).says("the seal");
+    let status: serde_json::Value = serde_json::from_str(&lab.runs(&["status", "--json"]).exits(0).out).unwrap();
+    assert_eq!((status["serial"].as_u64(), status["mirrors"][0]["serial"].as_u64()), (Some(3), Some(3)));
+}
+
+#[test]
+fn a_mirror_that_was_down_is_caught_up() {
+    let lab = Lab::released();
+    let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+    lab.write("home/terminal.toml", format!("{terminal}\n[mirror.second]\npath = \"../second\"\n"));
+    // A file where the mirror's folder should be.
+    lab.write("second", "");
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.cut("1.1").exits(4).says("not pushed  second").says("published   here").says("1 of 2 mirrors");
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.1");
+    lab.runs(&["status"]).exits(0).says("3 behind");
+    fs::remove_file(lab.path("second")).unwrap();
+    lab.runs(&["publish"]).exits(0);
+    lab.verify(&["second"]).exits(0).says("kestrel 1.1");
+    lab.runs(&["publish"]).exits(0);
+}
+
+#[test]
+fn a_squatted_name_stops_that_mirror_only() {
+    let lab = Lab::released();
+    lab.write("mirror/releases/kestrel/1.1/kestrel-1.1", "squatted\n");
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.cut("1.1").exits(4).says("holds other bytes than this release").says("kestrel-1.1").says("was not replaced");
+    // Readers see the old state, whole: pointers were not touched.
+    assert!(!lab.path("mirror/metadata/2.kestrel.json").exists());
+    fs::remove_file(lab.path("mirror/releases/kestrel/1.1/kestrel-1.1")).unwrap();
+    lab.cut("1.1").exits(0).does_not_say("Signed");
+    lab.verify(&["mirror"]).exits(0);
+}
+
+#[test]
+fn a_mirror_that_is_ahead_stops_everything() {
+    let lab = Lab::released();
+    lab.copy("home", "stale-home");
+    lab.release_next("1.1");
+    run(program("rm").arg("-rf").arg(lab.path("home"))).exits(0);
+    fs::rename(lab.path("stale-home"), lab.path("home")).unwrap();
+    lab.with_keys(&["refresh"]).exits(0);
+    lab.with_keys(&["publish"]).exits(0);
+    lab.copy("home", "third");
+    lab.release_next("1.2");
+    run(program("rm").arg("-rf").arg(lab.path("home"))).exits(0);
+    fs::rename(lab.path("third"), lab.path("home")).unwrap();
+    lab.runs(&["publish"]).exits(4).says("it serves publication 4, this home has 3");
+}
+
+#[test]
+fn a_home_can_be_moved() {
+    let lab = Lab::released();
+    fs::create_dir(lab.path("elsewhere")).unwrap();
+    for name in ["home", "mirror", "source.git"] {
+        fs::rename(lab.path(name), lab.path(&format!("elsewhere/{name}"))).unwrap();
+    }
+    run(lab.git("work").args(["remote", "set-url", "origin", "../elsewhere/source.git"])).exits(0);
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.with_keys(&["cut", "--home", "elsewhere/home", "1.1", "--yes=1.1"]).exits(0);
+    lab.verify(&["elsewhere/mirror"]).exits(0).says("kestrel 1.1");
+}
+
+#[test]
+fn a_newer_releases_files_are_left_alone() {
+    let lab = Lab::released();
+    lab.write("home/mirrors/here.json", "{\"version\":2}");
+    lab.runs(&["publish"]).exits(1).says("was written by a newer release");
+}
+
+#[test]
+fn init_leaves_nothing_behind_when_it_cannot_finish() {
+    let lab = Lab::new();
+    let init =
+        |home: &str| lab.with_keys(&["init", "--home", home, "--policy", "policy/policy.toml", "--software-keys"]);
+    init("home").exits(1).says("exists and is not empty");
+    lab.write("passphrases", "online short\n");
+    init("fresh").exits(1).says("no passphrase for key");
+    let policy = String::from_utf8(lab.read("policy/policy.toml")).unwrap();
+    lab.write("policy/policy.toml", policy.replace("insecure-software-keys = true", ""));
+    init("fresh").exits(1).says("insecure-software-keys");
+    lab.write("policy/policy.toml", policy.replace("keys/revoked", "keys/missing"));
+    init("fresh").exits(1).says("keys/missing, which does not exist");
+    assert!(!lab.path("fresh").exists() && !lab.path("fresh.partial").exists());
+}

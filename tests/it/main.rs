@@ -1,0 +1,16 @@
+//! The integration tests: one binary, so that it links once.
+//!
+//! Everything is real: the program itself, git, ssh-keygen, bubblewrap, nginx,
+//! gpg, sqv and python-tuf. `scripts/test` installs what is missing.
+
+mod support;
+
+mod build;
+mod cli;
+mod cut;
+mod forged;
+mod interop;
+mod invariants;
+mod resume;
+mod source;
+mod verify;
