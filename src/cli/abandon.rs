@@ -17,6 +17,7 @@ use crate::manifest::Version;
 /// sign another manifest under that number, and no other bytes will ever have
 /// that version. A release that is sealed cannot be abandoned.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "release abandon [OPTIONS] [PRODUCT] VERSION")]
 pub struct Args {
     /// The product (may be left out when there is one) and the version
     #[arg(required = true, num_args = 1..=2, value_names = ["PRODUCT", "VERSION"])]

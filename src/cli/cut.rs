@@ -36,13 +36,16 @@ use crate::publish;
 /// To resume an interrupted cut, run the same command again. From the first
 /// signature on, the bytes of a cut are final.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "\
+#[command(
+    override_usage = "release cut [OPTIONS] [PRODUCT] VERSION",
+    after_long_help = "\
 Examples:
   See what would be released:
       release cut kestrel 2.4.0 --dry-run
 
   Release it, without a terminal:
-      release cut kestrel 2.4.0 --yes=2.4.0 --pin-fd 3")]
+      release cut kestrel 2.4.0 --yes=2.4.0 --pin-fd 3"
+)]
 pub struct Args {
     /// The product (may be left out when there is one) and the version
     #[arg(required = true, num_args = 1..=2, value_names = ["PRODUCT", "VERSION"])]
@@ -197,10 +200,7 @@ impl Operator for AtTerminal<'_> {
         lines.push(format!("  publish   {}: {}", counted(preview.mirrors.len(), "mirror"), preview.mirrors.join(", ")));
         self.ui.say(&lines.join("\n"));
         if !preview.insecure.is_empty() {
-            self.ui.warn(&format!(
-                "the policy allows {}: fit for a demonstration, not for releases",
-                preview.insecure.join(" and ")
-            ));
+            self.ui.warn(&format!("demonstration only: the policy allows {}", preview.insecure.join(" and ")));
         }
     }
 

@@ -81,7 +81,7 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         mirrors.push((name.clone(), folder));
     }
     let request = Request { home, policy: &args.policy, mirrors: &mirrors, toolchains: &toolchains };
-    ui.warn("these keys are files: fit for a demonstration, not for releases");
+    ui.warn("demonstration only: these keys are files");
     let made = crate::init::init(&request, ui, &Timestamp::now)?;
     ui.say(&format!("Made {} and a root of trust in {}", counted(made.keys.len(), "key"), home.display()));
     ui.say(&format!("Fingerprint of the root (SHA-256):\n\n    {}\n", trust::grouped(made.root)));

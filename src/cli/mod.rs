@@ -54,10 +54,18 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The terminal's state folder
     #[cfg(feature = "terminal")]
-    #[arg(long, global = true, value_name = "DIR", env = "RELEASE_HOME", default_value = "/var/lib/release")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "RELEASE_HOME",
+        hide_env_values = true,
+        default_value = "/var/lib/release"
+    )]
     home: PathBuf,
     /// Print results as JSON on standard output
     #[arg(long, global = true)]

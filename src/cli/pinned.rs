@@ -96,11 +96,7 @@ impl Pinned {
 pub fn warn_if_insecure(trust: &Trust, ui: &Ui) {
     let insecure: Vec<String> = trust.policy().insecure.iter().map(|name| printable(name)).collect();
     if !insecure.is_empty() {
-        ui.warn(&format!(
-            "the policy of {} allows {}: fit for a demonstration, not for releases",
-            trust.product(),
-            insecure.join(" and ")
-        ));
+        ui.warn(&format!("demonstration only: the policy allows {}", insecure.join(" and ")));
     }
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use super::error;
 use super::error::CommandError;
 use super::ui::Ui;
+use super::ui::counted;
 use crate::home;
 use crate::home::HomeError;
 use crate::policy::Policy;
@@ -28,7 +28,9 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
         home::read_text(&path)?.ok_or_else(|| CommandError::failed(format!("there is no file {}", path.display())))?;
     let policy = Policy::parse(&path, text).map_err(HomeError::from)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let missing: Vec<&str> = policy.files().filter(|file| !folder.join(file).exists()).collect();
+    let missing = |file: &&str| !folder.join(file).exists();
+    let tag_files: Vec<&str> = policy.tag_files().filter(missing).collect();
+    let keys: Vec<&str> = policy.files().filter(missing).filter(|file| !tag_files.contains(file)).collect();
     let role = |name: &str, keys: usize, threshold: u32| format!("  {name:<12} {threshold} of {keys} people");
     let mut lines = vec![format!("{} is well formed", path.display())];
     lines.push(role("root", policy.role.root.keys.len(), *policy.role.root.threshold.get_ref()));
@@ -40,11 +42,13 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     }
     ui.data(&lines.join("\n"));
     for name in policy.insecure() {
-        ui.warn(&format!("`insecure-{name}` is set: fit for a demonstration, not for releases"));
+        ui.warn(&format!("demonstration only: `insecure-{name}` is set"));
     }
-    if missing.is_empty() {
+    if !keys.is_empty() {
+        ui.say(&format!("{} of it do not exist yet; `release init` makes them.", counted(keys.len(), "public key")));
+    }
+    if tag_files.is_empty() {
         return Ok(0);
     }
-    Err(CommandError::new(error::FAILED, format!("files that it names are missing: {}", missing.join(", ")))
-        .hint_command("keys that do not exist yet are made by:", &["init", "--policy", "FILE", "--software-keys"]))
+    Err(CommandError::failed(format!("files that it names are missing: {}", tag_files.join(", "))))
 }

@@ -66,7 +66,7 @@ echo reached > out/kestrel
 "#;
     let lab = building(&format!("set -e\n{script}"));
     lab.cut("1.0").exits(0);
-    assert_eq!(lab.read(&lab.mirrored("1.0", "kestrel-1.0")), b"reached\n");
+    assert_eq!(lab.read(&Lab::mirrored("1.0", "kestrel-1.0")), b"reached\n");
 }
 
 #[test]
@@ -130,8 +130,8 @@ fn inputs_come_by_hash() {
     lab.assert_nothing_published();
     lab.write(&format!("home/inputs/{sha256}"), data);
     lab.cut("1.1").exits(0);
-    assert_eq!(lab.read(&lab.mirrored("1.1", "kestrel-1.1")), data);
-    let provenance = String::from_utf8(lab.read(&lab.mirrored("1.1", "provenance.intoto.json"))).unwrap();
+    assert_eq!(lab.read(&Lab::mirrored("1.1", "kestrel-1.1")), data);
+    let provenance = String::from_utf8(lab.read(&Lab::mirrored("1.1", "provenance.intoto.json"))).unwrap();
     assert!(provenance.contains("input vendor/data") && provenance.contains(&sha256.to_string()));
 
     lab.write("work/release.toml", recipe.replace("vendor/data", "notes"));

@@ -20,8 +20,7 @@ fn a_cut_says_what_it_does_and_signs_what_it_showed() {
     // All names of one content are one file in the home, and copies on the mirror.
     let names = |root: &str| {
         let path = lab.path(&format!("{root}/releases/kestrel/1.0/kestrel-1.0"));
-        let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
-        inode
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap())
     };
     assert_ne!(names("home/repository"), names("mirror"));
     let target = fs::read_dir(lab.path("home/repository/targets/kestrel/1.0")).unwrap().flatten();

@@ -73,7 +73,7 @@ fn a_key_without_a_holder_counts_for_nobody() {
 fn an_unknown_key_is_surplus() {
     let lab = Lab::released();
     let forger = Forger::new(&lab);
-    let (id, key, _) = forger.fresh_key("stranger");
+    let (id, key, _) = Forger::fresh_key("stranger");
     let keys = [forger.key("alice-release"), forger.key("bob-release"), (id, key)];
     let mut role = Forger::sign_with(&forger.role, &keys, |_| {});
     let mut other = Forger::new(&lab);
@@ -154,10 +154,10 @@ fn a_claim_that_says_otherwise_rejects_a_release() {
 
 /// Revokes the keys of alice and bob: the root gives the targets role to new
 /// keys, which give the product to carol and a newcomer. What a user has seen.
-fn revoke_quorum<'a>(lab: &'a Lab) -> Forger<'a> {
+fn revoke_quorum(lab: &Lab) -> Forger<'_> {
     let mut forger = Forger::new(lab);
-    let (first, first_key, first_object) = forger.fresh_key("dave-targets");
-    let (second, second_key, second_object) = forger.fresh_key("erin-targets");
+    let (first, first_key, first_object) = Forger::fresh_key("dave-targets");
+    let (second, second_key, second_object) = Forger::fresh_key("erin-targets");
     let roots = ["alice-root", "carol-root"];
     let root = forger.sign(&forger.roots[0].clone(), &roots, |signed| {
         signed["version"] = json!(2);
@@ -166,7 +166,7 @@ fn revoke_quorum<'a>(lab: &'a Lab) -> Forger<'a> {
         signed["roles"]["targets"]["keyids"] = json!([first, second]);
     });
     forger.roots.push(root);
-    let (newcomer, newcomer_key, newcomer_object) = forger.fresh_key("dave-release");
+    let (newcomer, newcomer_key, newcomer_object) = Forger::fresh_key("dave-release");
     let (carol, carol_key) = forger.key("carol-release");
     let keys = [(first.clone(), first_key), (second.clone(), second_key)];
     forger.targets = Forger::sign_with(&forger.targets, &keys, |signed| {

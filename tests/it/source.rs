@@ -112,7 +112,7 @@ fn after_the_pin_the_branch_may_move_on_but_nothing_else() {
     // As it was, with a later head: goes on with the pinned commit.
     lab.push("release/1:refs/heads/release/1");
     lab.cut("1.0").exits(0);
-    let notes = lab.read(&lab.mirrored("1.0", "kestrel-1.0.notes"));
+    let notes = lab.read(&Lab::mirrored("1.0", "kestrel-1.0.notes"));
     assert_eq!(notes, b"notes of kestrel\n");
 }
 
@@ -288,7 +288,7 @@ fn the_archive_is_what_git_would_export() {
     let list = |archive: &str| run(program("tar").args(["-tf"]).arg(lab.path(archive))).exits(0).out;
     run(lab.git("work").args(["archive", "--format=tar", "--prefix=kestrel-1.0/", "-o", "../git.tar", "v1.0"]))
         .exits(0);
-    let ours = lab.mirrored("1.0", "kestrel-1.0.tar.gz");
+    let ours = Lab::mirrored("1.0", "kestrel-1.0.tar.gz");
     let mut expected: Vec<String> = list("git.tar").lines().map(str::to_owned).collect();
     let mut found: Vec<String> = list(&ours).lines().map(str::to_owned).collect();
     expected.sort();

@@ -1,8 +1,9 @@
 //! The only folder that prints or reads the terminal.
 //!
 //! Standard output is data: verdicts, tables, JSON. Talk, prompts and progress
-//! go to standard error. Colour repeats what words say, and is off when the
-//! stream is not a terminal or `NO_COLOR` is set. Bars vanish when done.
+//! go to standard error. Colour repeats what words say; it is off when the
+//! stream is not a terminal, or a dumb one, or `NO_COLOR` is set. Bars vanish
+//! when done.
 
 #[cfg(feature = "terminal")]
 mod secrets;
@@ -39,6 +40,7 @@ pub struct Ui {
     /// Results as JSON.
     pub json: bool,
     quiet: bool,
+    bars: bool,
     verbose: bool,
     colour_out: bool,
     colour_err: bool,
@@ -50,10 +52,12 @@ pub struct Ui {
 impl Ui {
     /// A user interface as the global options ask for it.
     pub fn new(global: &Global) -> Self {
-        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let colour = !dumb && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
             json: global.json,
             quiet: global.quiet,
+            bars: !dumb && !global.quiet && std::io::stderr().is_terminal(),
             verbose: global.verbose,
             colour_out: colour && std::io::stdout().is_terminal(),
             colour_err: colour && std::io::stderr().is_terminal(),
@@ -149,7 +153,7 @@ impl Ui {
 
     fn start_bar(&self, message: String) {
         self.clear_bar();
-        if self.quiet || !std::io::stderr().is_terminal() {
+        if !self.bars {
             return;
         }
         let bar = ProgressBar::new_spinner().with_style(template("{spinner} {msg:.70}"));
@@ -232,6 +236,7 @@ impl Ui {
                 self.done("Signed", &format!("by {} ({} of {of})", holders.join(", "), holders.len()));
             }
             Evidence::Sealed { serial } => self.done("Sealed", &format!("publication {serial}")),
+            Evidence::Checked { files: 0 } => self.done("Checked", "what is sealed, as a new user"),
             Evidence::Checked { files } => {
                 self.done("Checked", &format!("{} as a new and as an old user", counted(*files, "file")));
             }

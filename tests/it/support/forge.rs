@@ -52,7 +52,7 @@ impl<'a> Forger<'a> {
         let listed = value(&snapshot)["signed"]["meta"].clone();
         let targets = read(format!("{}.targets.json", listed["targets.json"]["version"]));
         let role = read(format!("{}.kestrel.json", listed["kestrel.json"]["version"]));
-        let roots = (1..)
+        let roots = (1..100)
             .map(|number| folder.join(format!("{number}.root.json")))
             .take_while(|path| path.exists())
             .map(|path| fs::read(path).unwrap())
@@ -69,7 +69,7 @@ impl<'a> Forger<'a> {
     }
 
     /// A fresh key, with its id and TUF object.
-    pub fn fresh_key(&self, name: &str) -> (String, SoftwareKey, Value) {
+    pub fn fresh_key(name: &str) -> (String, SoftwareKey, Value) {
         let key = SoftwareKey::generate(name.parse().unwrap(), release::key::Algorithm::P256).unwrap();
         let (id, _) = key::identified(key.public()).unwrap();
         let object = key::object(key.public());

@@ -4,6 +4,7 @@
 pub mod forge;
 pub mod server;
 
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -92,10 +93,10 @@ fn make_template() -> TempDir {
         let public = fs::read_to_string(root.join(format!("{name}.pub"))).unwrap();
         public.split(' ').take(2).collect::<Vec<_>>().join(" ")
     };
-    let signers: String = ["mia", "noa", "retired"]
-        .iter()
-        .map(|name| format!("{name}@kestrel.example namespaces=\"git\" {}\n", keygen(name)))
-        .collect();
+    let mut signers = String::new();
+    for name in ["mia", "noa", "retired"] {
+        writeln!(signers, "{name}@kestrel.example namespaces=\"git\" {}", keygen(name)).unwrap();
+    }
     keygen("stranger");
     fs::write(root.join("policy/keys/maintainers.allowed_signers"), signers).unwrap();
     let retired = run(program("ssh-keygen").arg("-lf").arg(root.join("retired.pub"))).exits(0).out;
@@ -108,7 +109,7 @@ fn make_template() -> TempDir {
     let mut passphrases = String::from("online horse-online\n");
     for holder in ["alice", "bob", "carol"] {
         for purpose in ["root", "targets", "release", "claim", "openpgp"] {
-            passphrases.push_str(&format!("{holder}-{purpose} horse-{holder}-{purpose}\n"));
+            writeln!(passphrases, "{holder}-{purpose} horse-{holder}-{purpose}").unwrap();
         }
     }
     fs::write(root.join("passphrases"), passphrases).unwrap();
@@ -260,7 +261,7 @@ impl Lab {
     }
 
     /// A file of the mirror's release folder.
-    pub fn mirrored(&self, version: &str, file: &str) -> String {
+    pub fn mirrored(version: &str, file: &str) -> String {
         format!("mirror/releases/kestrel/{version}/{file}")
     }
 
@@ -269,7 +270,7 @@ impl Lab {
         let folder = self.path("download");
         fs::create_dir_all(&folder).unwrap();
         for name in [file.to_owned(), format!("kestrel-{version}.bundle.json")] {
-            self.write(&format!("download/{name}"), self.read(&self.mirrored(version, &name)));
+            self.write(&format!("download/{name}"), self.read(&Self::mirrored(version, &name)));
         }
         format!("download/{file}")
     }

@@ -1,0 +1,186 @@
+//! Console blocks of the documents: each is run, and prints what it says.
+//!
+//! `[..]` stands for anything within a line, a line `...` for any lines. `? N`
+//! after a command is its exit code; without it the command succeeds.
+
+use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::support::Lab;
+use crate::support::RELEASE;
+use crate::support::program;
+use crate::support::project;
+
+/// A command of a console block with what it should print.
+#[derive(Debug)]
+struct Step {
+    command: String,
+    code: i32,
+    output: Vec<String>,
+}
+
+fn steps(document: &str) -> Vec<Vec<Step>> {
+    let text = fs::read_to_string(project(document)).unwrap();
+    let mut blocks = Vec::new();
+    let mut lines = text.lines();
+    while let Some(fence) = lines.by_ref().find(|line| line.trim() == "```console") {
+        // Blocks in lists are indented as their fence is.
+        let indent = fence.len() - fence.trim_start().len();
+        let mut steps: Vec<Step> = Vec::new();
+        for line in lines.by_ref().take_while(|line| line.trim() != "```") {
+            let line = line.get(indent..).unwrap_or_default();
+            if let Some(command) = line.strip_prefix("$ ") {
+                steps.push(Step { command: command.to_owned(), code: 0, output: Vec::new() });
+                continue;
+            }
+            let step = steps.last_mut().unwrap_or_else(|| panic!("{document}: output before a command: {line}"));
+            match line.strip_prefix("? ") {
+                Some(code) => step.code = code.parse().unwrap(),
+                None => step.output.push(line.trim_end().to_owned()),
+            }
+        }
+        blocks.push(steps);
+    }
+    assert!(!blocks.is_empty(), "{document} has no console block");
+    blocks
+}
+
+/// Whether a line is as the pattern says.
+fn line_matches(pattern: &str, line: &str) -> bool {
+    let mut rest = line;
+    let parts: Vec<&str> = pattern.split("[..]").collect();
+    for (index, part) in parts.iter().enumerate() {
+        let found = if index == 0 {
+            rest.starts_with(part).then_some(0)
+        } else if index == parts.len() - 1 {
+            rest.len().checked_sub(part.len()).filter(|at| rest.is_char_boundary(*at) && rest[*at..] == **part)
+        } else {
+            rest.find(part)
+        };
+        match found {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.is_empty() || parts.len() > 1
+}
+
+/// Whether lines are as the patterns say, to the end.
+fn matches(patterns: &[String], lines: &[&str]) -> bool {
+    match (patterns.split_first(), lines.split_first()) {
+        (None, None) => true,
+        (Some((first, rest)), _) if first == "..." => (0..=lines.len()).any(|skip| matches(rest, &lines[skip..])),
+        (Some((first, rest)), Some((line, others))) => line_matches(first, line) && matches(rest, others),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_readme_shows_what_the_quick_start_prints() {
+    let path = project("target/quickstart.transcript");
+    let transcript = fs::read_to_string(&path)
+        .unwrap_or_else(|_| panic!("run `scripts/quickstart >{} 2>&1` first, as scripts/test does", path.display()));
+    let lines: Vec<&str> = transcript.lines().map(str::trim_end).collect();
+    let mut shown = 0;
+    for step in steps("README.md").iter().flatten().filter(|step| step.command.starts_with("release ")) {
+        let command = format!("$ {}", step.command);
+        let start = lines.iter().position(|line| line_matches(&command, line));
+        let start = start.unwrap_or_else(|| panic!("the quick start does not run `{command}`"));
+        let rest: Vec<&str> = lines[start + 1..].iter().copied().take_while(|line| !line.starts_with('#')).collect();
+        let end = rest.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
+        assert!(
+            matches(&step.output, &rest[..end]),
+            "README.md: {command}\nexpected {:#?}\nfound {rest:#?}",
+            step.output
+        );
+        shown += 1;
+    }
+    assert!(shown >= 2, "the README shows a user and a release manager");
+}
+
+#[test]
+fn releasing_shows_what_happens() {
+    let lab = Lab::new();
+    fs::remove_dir_all(lab.path("home")).unwrap();
+    fs::rename(lab.path("policy/policy.toml"), lab.path("policy.toml")).unwrap();
+    fs::rename(lab.path("policy/keys"), lab.path("keys")).unwrap();
+    fs::create_dir(lab.path("bin")).unwrap();
+    std::os::unix::fs::symlink(RELEASE, lab.path("bin/release")).unwrap();
+    lab.tag("2.4.0");
+    lab.tag("2.5.0");
+    for step in steps("RELEASING.md").iter().flatten() {
+        let (code, printed) = at_a_terminal(&lab, step);
+        let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
+        assert_eq!(code, step.code, "RELEASING.md: {}\n{printed}", step.command);
+        assert!(
+            matches(&step.output, &lines),
+            "RELEASING.md: {}\nexpected\n{}\nfound\n{printed}",
+            step.command,
+            step.output.join("\n")
+        );
+    }
+}
+
+/// Runs a command as a person at a terminal would: waits for each prompt, and
+/// types what the document shows behind it, or the passphrase.
+fn at_a_terminal(lab: &Lab, step: &Step) -> (i32, String) {
+    let inner = lab.release();
+    let mut command = program("script");
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let path = format!("{}:{}", lab.path("bin").display(), std::env::var("PATH").unwrap());
+    command.env("PATH", path).env("TERM", "dumb").env("SHELL", "/bin/sh").current_dir(lab.path(""));
+    // No echo of what is typed before its prompt.
+    command.args(["--quiet", "--return", "--command", &step.command, "/dev/null"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut keyboard = child.stdin.take().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count) = screen.read(&mut buffer) {
+            if count == 0 || sender.send(buffer[..count].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    let mut printed = String::new();
+    let mut answered = 0;
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(100)) {
+            Ok(bytes) => printed.push_str(&String::from_utf8_lossy(&bytes).replace('\r', "")),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let prompt = printed.rsplit('\n').next().unwrap_or_default().to_owned();
+                if printed.len() > answered && prompt.ends_with(": ") {
+                    let answer = answer(&prompt, step);
+                    keyboard.write_all(format!("{answer}\n").as_bytes()).unwrap();
+                    answered = printed.len();
+                }
+            }
+        }
+    }
+    let status = child.wait().unwrap();
+    (status.code().unwrap_or(-1), printed)
+}
+
+fn answer(prompt: &str, step: &Step) -> String {
+    if prompt.contains("assphrase") || prompt.starts_with("The same again") {
+        return "correct horse battery".to_owned();
+    }
+    let shown = step.output.iter().find_map(|line| line.strip_prefix(prompt.trim_end())).map(str::trim_start);
+    shown.unwrap_or_else(|| panic!("RELEASING.md shows no answer to {prompt:?}")).to_owned()
+}
+
+#[test]
+fn patterns_match_what_they_should() {
+    assert!(line_matches("a[..]c", "abc") && line_matches("[..]", "") && line_matches("abc", "abc"));
+    assert!(!line_matches("a[..]c", "abd") && !line_matches("ab", "abc") && !line_matches("abc[..]x", "abc"));
+    let patterns: Vec<String> = ["a", "...", "c"].map(str::to_owned).into();
+    assert!(matches(&patterns, &["a", "b", "b", "c"]) && !matches(&patterns, &["a", "b"]));
+}
