@@ -25,6 +25,12 @@ const MAX_OUTPUT: u64 = 64 << 20;
 /// How much of a program's complaints is kept.
 const MAX_COMPLAINT: u64 = 64 << 10;
 
+/// Keeps files that this process was started with, such as that of `--pin-fd`,
+/// from the programs that it starts. To be called before there are threads.
+pub fn keep_inherited_files() {
+    close_fds::set_fds_cloexec(3, &[]);
+}
+
 /// A program that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,7 +53,7 @@ pub enum ProcessError {
         line: String,
         /// How it ended.
         status: ExitStatus,
-        /// The end of what it printed on standard error.
+        /// What it printed on standard error first.
         complaint: String,
     },
     /// It printed too much.
@@ -226,16 +232,21 @@ impl Program {
         drop(self);
         let mut reader = io::BufReader::new(reader);
         let mut buffer = Vec::new();
-        loop {
+        let mut read = || loop {
             buffer.clear();
             // A line without end must not fill the memory.
-            let count = (&mut reader).take(64 << 10).read_until(b'\n', &mut buffer).map_err(failed)?;
-            if count == 0 {
-                break;
+            if (&mut reader).take(64 << 10).read_until(b'\n', &mut buffer)? == 0 {
+                return Ok(());
             }
-            line(&buffer).map_err(failed)?;
+            line(&buffer)?;
+        };
+        let result = read();
+        if result.is_err() {
+            // It must not go on without anybody who listens.
+            let _ = child.kill();
         }
-        child.wait().map_err(failed)
+        let status = child.wait().map_err(failed)?;
+        result.map(|()| status).map_err(failed)
     }
 
     fn name(&self) -> String {

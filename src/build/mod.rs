@@ -170,8 +170,9 @@ pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, Buil
     crate::home::step("build.first");
     if request.recipe.reproducible {
         // Everything that must not matter differs: the path outside (also in
-        // its depth), the host's name, the number of processors, the time.
+        // its depth), the host's name, the number of processors, the second.
         let second = Attempt { number: 2, folder: request.work.join("second").join("build") };
+        wait_for_another_second();
         second.run(request, progress)?;
         let again = second.collect(request.recipe)?;
         compare::same(&outputs, &again, progress)?;
@@ -184,6 +185,12 @@ pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, Buil
     }
     first.clear()?;
     Ok(Built { artifacts, milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX) })
+}
+
+/// A build that writes down the time must not be quick enough to hide it.
+fn wait_for_another_second() {
+    let now = jiff::Timestamp::now();
+    std::thread::sleep(std::time::Duration::from_millis(1000 - u64::from(now.subsec_millisecond().unsigned_abs())));
 }
 
 /// One run of the recipe.

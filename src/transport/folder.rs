@@ -1,6 +1,7 @@
 //! A folder as a tree of static files.
 
 use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ impl Folder {
 ///
 /// # Errors
 /// Anything but a readable plain file. A pipe or device is refused before it is
-/// opened, since opening could block.
+/// opened, since opening could block; one that comes in between does not block.
 pub fn open_plain(path: &Path) -> Result<Option<(File, u64)>, TransportError> {
     let read = |source| TransportError::Read { place: path.display().to_string(), source };
     let metadata = match path.metadata() {
@@ -39,7 +40,17 @@ pub fn open_plain(path: &Path) -> Result<Option<(File, u64)>, TransportError> {
     if !metadata.is_file() {
         return Err(TransportError::NotAFile { place: path.display().to_string() });
     }
-    let file = File::open(path).map_err(read)?;
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.read(true).open(path).map_err(read)?;
+    let metadata = file.metadata().map_err(read)?;
+    if !metadata.is_file() {
+        return Err(TransportError::NotAFile { place: path.display().to_string() });
+    }
     Ok(Some((file, metadata.len())))
 }
 

@@ -18,6 +18,7 @@ fn building(script: &str) -> Lab {
 fn a_build_that_gives_other_bytes_the_second_time_is_refused() {
     for script in [
         "date +%N > out/kestrel",
+        "date +%s > out/kestrel",
         "hostname > out/kestrel",
         "nproc > out/kestrel",
         "head -c 16 /dev/urandom > out/kestrel",
@@ -59,6 +60,8 @@ test "$(umask)" = 0022
 test "$TZ" = UTC -a "$LC_ALL" = C.UTF-8 -a "$RELEASE_VERSION" = 1.0
 test -n "$SOURCE_DATE_EPOCH"
 ! env | grep -E 'RELEASE_HOME|XDG|PIN'
+test "$(ls /proc/self/fd | tr '\n' ' ')" = "0 1 2 3 "
+! cat <&3
 test "$(stat -c %Y notes)" = "$SOURCE_DATE_EPOCH"
 cmp notes /source/notes
 echo changed > notes
