@@ -35,6 +35,7 @@ use sequoia::types::Curve;
 use sequoia::types::HashAlgorithm;
 use sequoia::types::KeyFlags;
 use sequoia::types::PublicKeyAlgorithm;
+use sequoia::types::RevocationStatus;
 use sequoia::types::SignatureType;
 use sequoia_openpgp as sequoia;
 
@@ -137,8 +138,14 @@ impl Certificate {
         {
             return false;
         }
-        let keys = self.0.keys().with_policy(&policy, now).supported().alive().revoked(false).for_signing();
-        keys.into_iter().any(|key| {
+        // A subkey does not know that its whole certificate is revoked or expired.
+        let Ok(valid) = self.0.with_policy(&policy, now) else {
+            return false;
+        };
+        if valid.alive().is_err() || !matches!(valid.revocation_status(), RevocationStatus::NotAsFarAsWeKnow) {
+            return false;
+        }
+        valid.keys().supported().alive().revoked(false).for_signing().any(|key| {
             let key = key.key();
             !revoked.contains(&key.fingerprint().to_hex()) && signature.verify_message(key, data).is_ok()
         })

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::SourceError;
 use crate::manifest::claim::GitId;
+use crate::process::ProcessError;
 use crate::process::Program;
 use crate::progress::Progress;
 
@@ -109,7 +110,13 @@ impl<'a> Git<'a> {
     /// Fetches the release tag, its sign-offs, and the branches that match.
     pub(super) fn fetch(&self, url: &str, tag: &str, branch: &str) -> Result<(), SourceError> {
         // Asking first gives a missing tag a message of its own.
-        let listed = self.text(&["ls-remote", "--tags", url, &format!("refs/tags/{tag}")], "ls-remote")?;
+        let asked = self.text(&["ls-remote", "--tags", url, &format!("refs/tags/{tag}")], "ls-remote");
+        let listed = asked.map_err(|error| match error {
+            SourceError::Process(ProcessError::Failed { complaint, .. }) if complaint.contains("dubious ownership") => {
+                SourceError::OtherOwner(url.to_owned())
+            }
+            other => other,
+        })?;
         if !listed.lines().any(|line| line.ends_with(&format!("\trefs/tags/{tag}"))) {
             return Err(SourceError::NoTag(tag.to_owned()));
         }

@@ -56,6 +56,10 @@ pub enum SourceError {
     /// The source is neither a path nor a `file://` URL.
     #[error("source {} is neither a path nor a file:// URL", quoted(.0))]
     Scheme(String),
+    /// git reads no repository of another user, since its configuration could
+    /// run programs.
+    #[error("the source {} belongs to another user, and git does not read it", quoted(.0))]
+    OtherOwner(String),
     /// A file of this terminal cannot be used.
     #[error("cannot use {}", .path.display())]
     Io {
@@ -179,7 +183,7 @@ pub enum SourceError {
 impl SourceError {
     /// Whether trying again may help: nothing was found wrong with the source.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Process(_) | Self::Io { .. } | Self::Keys { .. } | Self::Scheme(_))
+        matches!(self, Self::Process(_) | Self::OtherOwner(_) | Self::Io { .. } | Self::Keys { .. } | Self::Scheme(_))
     }
 }
 

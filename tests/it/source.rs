@@ -155,7 +155,13 @@ fn openpgp_maintainers_count_while_their_key_is_good() {
             .args(["--passphrase", ""])
             .args(arguments))
     };
-    gpg(&["--quick-generate-key", "Pat <pat@kestrel.example>", "ed25519", "sign", "1y"]).exits(0);
+    // A subkey signs, which by itself is good for ever.
+    gpg(&["--quick-generate-key", "Pat <pat@kestrel.example>", "ed25519", "cert", "1y"]).exits(0);
+    let fingerprint = gpg(&["--list-keys", "--with-colons"]).out;
+    let fingerprint = fingerprint.lines().find(|line| line.starts_with("fpr")).unwrap().split(':').nth(9).unwrap();
+    gpg(&["--quick-add-key", fingerprint, "ed25519", "sign", "never"]).exits(0);
+    let policy = String::from_utf8(lab.read("policy/policy.toml")).unwrap();
+    lab.write("policy/policy.toml", policy.replace("\"1y\"", "\"5y\""));
     let export = |path: &str| lab.write(path, gpg(&["--export", "--armor"]).exits(0).out);
     export("policy/keys/maintainers.allowed_signers");
     let init = |home: &str| {
@@ -169,8 +175,6 @@ fn openpgp_maintainers_count_while_their_key_is_good() {
     cut(&lab, "good").exits(0).says("tag signed by pat@kestrel.example");
 
     // Listed as revoked.
-    let fingerprint = gpg(&["--list-keys", "--with-colons"]).out;
-    let fingerprint = fingerprint.lines().find(|line| line.starts_with("fpr")).unwrap().split(':').nth(9).unwrap();
     lab.write("policy/keys/revoked", fingerprint);
     init("listed");
     cut(&lab, "listed").exits(REJECTED).says("by no certificate that is listed, valid today and not revoked");
@@ -205,6 +209,18 @@ fn an_ssh_key_counts_while_it_is_valid_today() {
     lab.with_keys(&["cut", "--home", "dated", "1.0", "--dry-run"]).exits(0);
     lab.travel("+200d");
     lab.with_keys(&["cut", "--home", "dated", "1.0", "--dry-run"]).exits(REJECTED).says("not valid today");
+}
+
+#[test]
+fn the_repository_of_another_user_is_not_read() {
+    // Only root can give a repository away.
+    if rustix::process::geteuid().is_root() {
+        let lab = Lab::new();
+        lab.tag("1.0");
+        run(program("chown").args(["-R", "nobody"]).arg(lab.path("source.git"))).exits(0);
+        lab.cut("1.0").exits(1).says("belongs to another user").says("git clone --mirror");
+        lab.assert_nothing_published();
+    }
 }
 
 #[test]

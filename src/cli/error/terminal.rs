@@ -100,6 +100,10 @@ impl From<SourceError> for CommandError {
         let result = Self::from_error(if error.is_transient() { FAILED } else { REJECTED }, &error);
         match error {
             SourceError::Process(ProcessError::Missing(program)) => install(result, &program),
+            SourceError::OtherOwner(_) => result.hint(
+                "nothing was built; mirror the repository as the user who runs this program \
+                 (`git clone --mirror`), and name the copy as `source`",
+            ),
             SourceError::NotAHead { .. } => {
                 result.hint("a release is tagged at the head of its branch; nothing was built")
             }
