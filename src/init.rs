@@ -133,9 +133,9 @@ pub fn init(
     if in_use(request.home) {
         return Err(InitError::Exists(request.home.to_owned()));
     }
-    let mut partial = request.home.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    // A name that nobody else gives a folder: what a killed run left is removed.
+    let name = request.home.file_name().unwrap_or_default().to_string_lossy();
+    let partial = request.home.with_file_name(format!(".{name}.release-init"));
     let clear = || match fs::remove_dir_all(&partial) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HomeError::io(&partial, error)),
         _ => Ok(()),

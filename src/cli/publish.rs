@@ -11,6 +11,7 @@ use super::ui::Ui;
 use crate::home::Home;
 use crate::publish;
 use crate::repository::Pending;
+use crate::repository::State;
 
 /// Push what is sealed to mirrors that lack it
 ///
@@ -24,7 +25,8 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let _lock = home.lock("release publish")?;
     Pending::finish_interrupted(&home)?;
-    let outcomes = publish::push(&home, Timestamp::now(), ui)?;
+    let state = State::load(&home.repository())?;
+    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), ui)?;
     if ui.json {
         ui.data(&serde_json::json!({ "version": 1, "mirrors": mirrors_json(&outcomes) }).to_string());
     }

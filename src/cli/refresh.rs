@@ -10,6 +10,7 @@ use super::ui::Ui;
 use crate::home::Home;
 use crate::publish;
 use crate::refresh;
+use crate::repository::State;
 
 /// Renew timestamp, snapshot and bundles, and publish them
 ///
@@ -23,6 +24,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let _lock = home.lock("release refresh")?;
     refresh::refresh(&home, ui, &Timestamp::now)?;
-    let outcomes = publish::push(&home, Timestamp::now(), ui)?;
+    let state = State::load(&home.repository())?;
+    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), ui)?;
     report_mirrors(&outcomes, &["publish"], ui)
 }

@@ -16,6 +16,7 @@ use crate::publish::MirrorState;
 use crate::repository::Pending;
 use crate::repository::RepositoryError;
 use crate::repository::State;
+use crate::repository::state;
 
 /// How long before an expiry it is shown as due.
 const NOTICE_DAYS: i64 = 90;
@@ -113,23 +114,15 @@ fn step(cut: &CutState) -> &'static str {
 }
 
 fn expiries(state: &State, home: &Home, now: Timestamp) -> Result<Vec<Expiry>, RepositoryError> {
-    let read = |name: &str, file: &[u8]| -> Result<Timestamp, RepositoryError> {
-        let value: Value = serde_json::from_slice(file).unwrap_or_default();
-        let date = value["signed"]["expires"].as_str().and_then(|text| text.parse().ok());
-        date.ok_or_else(|| RepositoryError::Damaged { file: name.to_owned(), reason: "it has no expiry".to_owned() })
-    };
     let notice = jiff::SignedDuration::from_hours(NOTICE_DAYS * 24);
     let soon = now.checked_add(notice).unwrap_or(Timestamp::MAX);
     let slow = |what: String, at: Timestamp| Expiry { what, at, due: at < soon, command: None };
     let mut all = Vec::new();
-    if let Some(root) = state.roots.last() {
-        all.push(slow("root".to_owned(), read("root", root)?));
-    }
-    all.push(slow("targets".to_owned(), read("targets", &state.targets.1)?));
+    all.extend(state.top_level_expiry()?.map(|(role, at)| slow(role.to_owned(), at)));
     for (product, (_, role)) in &state.roles {
-        all.push(slow(format!("releases of {product}"), read(product.as_str(), role)?));
+        all.push(slow(format!("releases of {product}"), state::expiry(product.as_str(), role)?));
     }
-    let at = read("timestamp.json", &state.timestamp.1)?;
+    let at = state::expiry("timestamp.json", &state.timestamp.1)?;
     let half = home.policy.role.online.expires.get_ref().duration() / 2;
     let due = at.checked_sub(half).is_ok_and(|half_time| half_time < now);
     all.push(Expiry { what: "the seal".to_owned(), at, due, command: Some("release refresh") });

@@ -42,6 +42,14 @@ pub enum CutError {
         /// Its time.
         then: Timestamp,
     },
+    /// A top-level role has expired: whatever is released now would be STALE.
+    #[error("role `{role}` expired on {}; nothing that is released now would be VERIFIED", .at.strftime("%Y-%m-%d"))]
+    Expired {
+        /// The role.
+        role: &'static str,
+        /// When.
+        at: Timestamp,
+    },
     /// The version was given up.
     #[error("{product} {version} was abandoned; its number is burned, use another version")]
     Abandoned {

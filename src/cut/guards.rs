@@ -37,6 +37,15 @@ impl Cut<'_> {
         if signed == found { Ok(()) } else { Err(CutError::OtherPolicy { signed, found }) }
     }
 
+    /// Nobody should sign what users would not get VERIFIED.
+    pub(super) fn check_expiry(&self, state: &State) -> Result<(), CutError> {
+        let now = (self.now)();
+        match state.top_level_expiry()?.into_iter().find(|(_, at)| *at < now) {
+            Some((role, at)) => Err(CutError::Expired { role, at }),
+            None => Ok(()),
+        }
+    }
+
     /// The clock is never before what this terminal has done.
     pub(super) fn check_clock(&self, journal: &Journal) -> Result<(), CutError> {
         let now = (self.now)();

@@ -73,6 +73,7 @@ impl Cut<'_> {
         let of_product = self.of_product()?;
         self.check_policy(&state)?;
         self.check_clock(&journal)?;
+        self.check_expiry(&state)?;
 
         let folder = self.home.cut(self.product, self.version);
         let stage = folder.join("stage");
@@ -113,7 +114,7 @@ impl Cut<'_> {
             cut.save(&folder)?;
             state = State::load(&self.home.repository())?;
         }
-        let mirrors = publish::push(self.home, (self.now)(), self.operator)?;
+        let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), self.operator)?;
         note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
         Ok(Summary { serial: cut.sealed, mirrors })
     }
@@ -127,6 +128,7 @@ impl Cut<'_> {
         let of_product = self.of_product()?;
         self.check_policy(&state)?;
         self.check_clock(&self.home.journal()?)?;
+        self.check_expiry(&state)?;
         let folder = self.home.cut(self.product, self.version);
         let cut = self.open_state(&folder, &state)?;
         let plan = Plan::new(self.home, self.product)?;

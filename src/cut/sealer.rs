@@ -9,6 +9,7 @@ use crate::home;
 use crate::home::Event as Entry;
 use crate::home::Home;
 use crate::home::Journal;
+use crate::manifest::Product;
 use crate::manifest::Publication;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
@@ -59,7 +60,7 @@ impl Sealer<'_> {
         let pending = Pending::begin(self.home, serial, purpose, (self.now)(), signed_before)?;
         home::step("seal.begun");
         let publication = seal::prepare(self.home, state, &pending, release, top_level, online, journal)?;
-        self.check(state, &pending, &publication)?;
+        self.check(state, &pending, &publication, release.map(|release| release.product))?;
         pending.mark_checked()?;
         let (now, purpose) = ((self.now)(), purpose.to_owned());
         let timestamp = timestamp_digest(&publication);
@@ -70,8 +71,15 @@ impl Sealer<'_> {
     }
 
     /// Verifies a publication before anybody sees it: as a new user from the
-    /// first root, and as a user who verified the state before.
-    fn check(&self, state: &State, pending: &Pending, publication: &Publication) -> Result<(), CutError> {
+    /// first root, and as a user who verified the state before. A release must
+    /// not be STALE; what was released before may have become so.
+    fn check(
+        &self,
+        state: &State,
+        pending: &Pending,
+        publication: &Publication,
+        released: Option<&Product>,
+    ) -> Result<(), CutError> {
         let files: Arc<dyn Files> = Arc::new(pending.preview(publication));
         let root = state.first_root()?;
         let before = verify::Source { origin: Origin::Memory, copies: state.copies() };
@@ -84,18 +92,20 @@ impl Sealer<'_> {
         let fresh = repository::check(&files, root, &[], Extent::Metadata, now, &Silent).map_err(failed)?;
         repository::check(&files, root, &before, Extent::Metadata, now, &Silent).map_err(failed)?;
         for checked in &fresh {
-            for verdict in &checked.files {
-                let facts = verdict.facts();
-                if let verify::Verdict::Stale(..) = verdict {
-                    let stale = verify::Rejection::Rule {
-                        origin: Origin::Repository(files.place()),
-                        file: facts.artifact.name.to_string(),
-                        reason: "it would be STALE from the first day".to_owned(),
-                    };
-                    return Err(failed(stale.into()));
-                }
-                count += 1;
+            count += checked.files.len();
+            let product = checked.trust.product();
+            let stale = checked.trust.stale(now);
+            let Some(why) = stale.first() else {
+                continue;
+            };
+            if Some(product) == released {
+                let reason = format!("it would be STALE from the first day: {why}");
+                let (origin, file) = (Origin::Repository(files.place()), format!("{product}.json"));
+                return Err(failed(verify::Rejection::Rule { origin, file, reason }.into()));
             }
+            // It must not keep other products from their users.
+            let warning = format!("{product} is STALE for its users: {why}");
+            self.operator.event(Event::Warning(&warning));
         }
         for (name, entry) in publication.names() {
             repository::check_entry(files.as_ref(), name, entry).map_err(failed)?;

@@ -24,8 +24,8 @@ const MAX_STATE: u64 = 64 << 20;
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
     use std::os::unix::fs::PermissionsExt;
     let folder = path.parent().unwrap_or(Path::new("."));
+    make_folder(folder)?;
     let run = || -> io::Result<()> {
-        fs::create_dir_all(folder)?;
         let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
@@ -64,6 +64,14 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Optio
     }
 }
 
+/// Reads a whole file of ours.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>, HomeError> {
+    fs::read(path).map_err(|source| HomeError::io(path, source))
+}
+
 /// Makes names in a folder durable.
 ///
 /// # Errors
@@ -72,23 +80,26 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Makes a folder, and the names of all new folders above it, durable.
+/// Makes a folder and those above it; their names are durable.
 ///
 /// # Errors
 /// A folder cannot be made.
 pub fn make_folder(folder: &Path) -> Result<(), HomeError> {
-    let run = || -> io::Result<()> {
+    fn make(folder: &Path) -> io::Result<()> {
         if folder.is_dir() {
             return Ok(());
         }
-        fs::create_dir_all(folder)?;
-        folder.parent().map_or(Ok(()), sync_folder)
-    };
-    run().map_err(|source| HomeError::io(folder, source))
+        let parent = folder.parent().unwrap_or(Path::new("/"));
+        make(parent)?;
+        fs::create_dir(folder)?;
+        sync_folder(parent)
+    }
+    make(folder).map_err(|source| HomeError::io(folder, source))
 }
 
 /// Gives a file one more name. A name that is there already must have the same
-/// content; it is never replaced.
+/// content; it is never replaced. The new name is not durable before its folder
+/// is synced.
 ///
 /// # Errors
 /// The name is taken by other content, or cannot be made.

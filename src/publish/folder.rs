@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::PublishError;
+use super::TIMESTAMP;
 use crate::home;
 use crate::home::atomic;
 use crate::manifest::Entry;
@@ -15,6 +16,7 @@ use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::progress::Event;
 use crate::progress::Progress;
+use crate::transport::TransportError;
 
 /// Where files are made before they get their names. Web servers should not
 /// serve names that begin with a dot; nothing depends on it.
@@ -34,13 +36,7 @@ impl Mirror {
     }
 
     /// Phase one: new content, under names that are never used again.
-    pub(super) fn push_content(
-        &self,
-        serial: u64,
-        content: &[Entry],
-        progress: &dyn Progress,
-    ) -> Result<usize, PublishError> {
-        self.refuse_to_go_back(serial)?;
+    pub(super) fn push_content(&self, content: &[Entry], progress: &dyn Progress) -> Result<usize, PublishError> {
         let incoming = self.incoming()?;
         progress.event(Event::Length(content.iter().map(|entry| entry.length).sum()));
         let mut count = 0;
@@ -68,8 +64,7 @@ impl Mirror {
     }
 
     /// Phase two: pointers, in order.
-    pub(super) fn push_pointers(&self, serial: u64, pointers: &[(RepoPath, Entry)]) -> Result<usize, PublishError> {
-        self.refuse_to_go_back(serial)?;
+    pub(super) fn push_pointers(&self, pointers: &[(RepoPath, Entry)]) -> Result<usize, PublishError> {
         let incoming = self.incoming()?;
         for (name, entry) in pointers {
             let target = self.folder.join(name.as_str());
@@ -83,7 +78,7 @@ impl Mirror {
                 atomic::sync_folder(parent)
             };
             switch().map_err(|error| PublishError::io(&target, error))?;
-            let is_last = name.as_str() == "metadata/timestamp.json";
+            let is_last = name.as_str() == TIMESTAMP;
             home::step(if is_last { "publish.timestamp" } else { "publish.pointer" });
             if atomic::digest(&target)? != entry.sha256 {
                 return Err(PublishError::ReadBack(target));
@@ -93,19 +88,13 @@ impl Mirror {
         Ok(pointers.len())
     }
 
-    /// A mirror that serves a higher number was written by somebody else.
-    fn refuse_to_go_back(&self, ours: u64) -> Result<(), PublishError> {
-        let path = self.folder.join("metadata/timestamp.json");
-        let wrong = |reason: String| PublishError::Timestamp { path: path.clone(), reason };
-        let bytes = crate::transport::read_plain(&path, MAX_TIMESTAMP).map_err(|error| wrong(error.to_string()))?;
-        let Some(bytes) = bytes else {
-            return Ok(());
-        };
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-        match value["signed"]["version"].as_u64() {
-            Some(theirs) if theirs > ours => Err(PublishError::Ahead { theirs, ours }),
-            Some(_) => Ok(()),
-            None => Err(wrong("it has no version".to_owned())),
+    /// The mirror's `timestamp.json`, if it could be ours.
+    pub(super) fn timestamp(&self) -> Result<Option<Vec<u8>>, PublishError> {
+        let path = self.folder.join(TIMESTAMP);
+        match crate::transport::read_plain(&path, MAX_TIMESTAMP) {
+            Ok(bytes) => Ok(bytes),
+            Err(TransportError::TooLong { .. } | TransportError::NotAFile { .. }) => Ok(None),
+            Err(error) => Err(PublishError::Unreadable(error)),
         }
     }
 
@@ -171,11 +160,9 @@ fn make_public(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = folder.parent() {
-        make_public(parent)?;
-    }
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o755))),
-    }
+    let parent = folder.parent().unwrap_or(Path::new("/"));
+    make_public(parent)?;
+    fs::create_dir(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    atomic::sync_folder(parent)
 }

@@ -27,7 +27,10 @@ use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
 use crate::progress::Stage;
+use crate::tuf;
 
+/// The pointer that readers begin with.
+const TIMESTAMP: &str = "metadata/timestamp.json";
 /// The version of a mirror's state file.
 const VERSION: u32 = 1;
 
@@ -85,6 +88,9 @@ pub enum PublishError {
         /// What it should hold.
         expected: Sha256,
     },
+    /// What the mirror serves now cannot be read. Trying again may help.
+    #[error(transparent)]
+    Unreadable(#[from] crate::transport::TransportError),
     /// A file does not read back as it was written.
     #[error("{} does not read back as it was written", .0.display())]
     ReadBack(PathBuf),
@@ -96,14 +102,9 @@ pub enum PublishError {
         /// What this home has.
         ours: u64,
     },
-    /// The mirror's `timestamp.json` is not ours.
-    #[error("{} cannot be read as a timestamp: {reason}", .path.display())]
-    Timestamp {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// The mirror has the same number with another content.
+    #[error("it serves another publication {0}: another terminal, or a copy of this home, signed it")]
+    Forked(u64),
 }
 
 impl PublishError {
@@ -172,12 +173,13 @@ pub fn serials(home: &Home) -> Result<Vec<u64>, HomeError> {
 }
 
 /// Pushes everything that mirrors lack. One that fails does not keep the others
-/// from theirs.
+/// from theirs. `root` is the newest root: whose timestamps count.
 ///
 /// # Errors
 /// Only what concerns the home; failures of mirrors are in their outcomes.
-pub fn push(home: &Home, now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
+pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
     let newest = newest(home)?;
+    let ours = atomic::read(&home.repository().join(TIMESTAMP))?;
     let mut phase_two = Vec::new();
     let mut outcomes = Vec::new();
     crate::home::step("publish.begun");
@@ -185,16 +187,18 @@ pub fn push(home: &Home, now: Timestamp, progress: &dyn Progress) -> Result<Vec<
         let mirror = folder::Mirror::new(home.resolve(&entry.path), home.repository());
         let state = MirrorState::load(home, name)?;
         progress.event(Event::Begin { stage: Stage::Publish, what: name.as_str() });
-        let first = work(home, state.serial, newest)
-            .map_err(PublishError::from)
-            .and_then(|work| mirror.push_content(newest, &work.content, progress).map(|count| (work, count)));
+        let first = mirror
+            .timestamp()
+            .and_then(|theirs| held(theirs.as_deref(), &ours, newest, state.serial, root))
+            .and_then(|held| Ok(work(home, held, newest)?))
+            .and_then(|work| mirror.push_content(&work.content, progress).map(|count| (work, count)));
         match first {
             Ok((work, count)) => phase_two.push((name, state, mirror, work, count)),
             Err(error) => outcomes.push(failed(home, name, state, error)?),
         }
     }
     for (name, mut state, mirror, work, count) in phase_two {
-        match mirror.push_pointers(newest, &work.pointers) {
+        match mirror.push_pointers(&work.pointers) {
             Ok(pointers) => {
                 state = MirrorState { version: VERSION, serial: newest, at: Some(now), error: None };
                 state.save(home, name)?;
@@ -211,6 +215,27 @@ pub fn push(home: &Home, now: Timestamp, progress: &dyn Progress) -> Result<Vec<
         }
     }
     Ok(outcomes)
+}
+
+/// The newest publication that a mirror still holds whole, as far as its
+/// `timestamp.json` tells.
+///
+/// A higher number, or another content under ours, was written by somebody who
+/// has the online key. Junk that it did not sign, such as a thief of a deploy
+/// key leaves, is replaced: nothing of that mirror is taken for granted then.
+fn held(theirs: Option<&[u8]>, ours: &[u8], newest: u64, known: u64, root: &[u8]) -> Result<u64, PublishError> {
+    let Some(theirs) = theirs else {
+        return Ok(0);
+    };
+    if theirs == ours {
+        return Ok(known);
+    }
+    match tuf::signed_timestamp(theirs, root) {
+        Some(theirs) if theirs > newest => Err(PublishError::Ahead { theirs, ours: newest }),
+        Some(theirs) if theirs == newest => Err(PublishError::Forked(theirs)),
+        Some(theirs) => Ok(theirs.min(known)),
+        None => Ok(0),
+    }
 }
 
 fn failed(home: &Home, name: &MirrorName, mut state: MirrorState, error: PublishError) -> Result<Outcome, HomeError> {

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -248,8 +249,10 @@ impl Pending {
     /// # Errors
     /// A write-once name is taken by other content; files cannot be written.
     pub fn commit(&self, publication: &Publication) -> Result<(), RepositoryError> {
+        let mut folders = BTreeSet::new();
         for (name, entry) in publication.names() {
             let target = self.repository.join(name.as_str());
+            folders.extend(target.parent().map(Path::to_owned));
             let content = self.content(entry.sha256);
             match entry.class {
                 Class::WriteOnce => atomic::link(&content, &target)?,
@@ -258,6 +261,9 @@ impl Pending {
                     atomic::write(&target, &bytes)?;
                 }
             }
+        }
+        for folder in folders {
+            atomic::sync_folder(&folder).map_err(|error| RepositoryError::io(&folder, error))?;
         }
         home::step("seal.linked");
         atomic::write_json(&self.record, publication)?;

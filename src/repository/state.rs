@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use sigstore_tuf::Metadata;
 use sigstore_tuf::Targets;
@@ -114,6 +115,22 @@ impl State {
         })
     }
 
+    /// When the top-level roles that people sign expire.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn top_level_expiry(&self) -> Result<[(&'static str, Timestamp); 2], RepositoryError> {
+        Ok([("root", expiry("root", self.newest_root()?)?), ("targets", expiry("targets", &self.targets.1)?)])
+    }
+
+    /// The newest root.
+    ///
+    /// # Errors
+    /// The repository has none.
+    pub fn newest_root(&self) -> Result<&[u8], RepositoryError> {
+        self.roots.last().map_or_else(|| self.first_root(), |root| Ok(root))
+    }
+
     /// The number of the newest publication.
     pub fn serial(&self) -> u64 {
         self.timestamp.0
@@ -147,4 +164,14 @@ impl State {
             roles: self.roles.iter().map(|(product, (_, file))| (product.clone(), file.clone())).collect(),
         }
     }
+}
+
+/// When a metadata file expires.
+///
+/// # Errors
+/// It does not say so.
+pub fn expiry(role: &str, file: &[u8]) -> Result<Timestamp, RepositoryError> {
+    let value: Value = serde_json::from_slice(file).unwrap_or_default();
+    let date = value["signed"]["expires"].as_str().and_then(|text| text.parse().ok());
+    date.ok_or_else(|| RepositoryError::Damaged { file: role.to_owned(), reason: "it has no expiry".to_owned() })
 }

@@ -209,16 +209,16 @@ impl Session<'_> {
         checksums: &[u8],
         dated: Timestamp,
     ) -> Result<Option<Vec<u8>>, SignError> {
-        let mut signatures = Vec::new();
+        let (mut signatures, mut certificates) = (Vec::new(), Vec::new());
         let signed = self.plan.openpgp.iter().filter(|(_, holder, _)| met.people.contains(holder));
         for (name, holder, certificate) in signed {
             let path = checksums_signature(self.stage, holder);
+            let certificate = Certificate::one(&atomic::read(certificate)?)?;
+            certificates.push(certificate.clone());
             if let Ok(signature) = fs::read(&path) {
                 signatures.push(signature);
                 continue;
             }
-            let bytes = fs::read(certificate).map_err(|error| HomeError::io(certificate, error))?;
-            let certificate = Certificate::one(&bytes)?;
             let what = format!("checksums {} {}", met.role.role(), met.role.number());
             self.journal.ask(self.now, name, &what, Sha256::of(checksums))?;
             home::step("openpgp.asked");
@@ -231,6 +231,10 @@ impl Session<'_> {
             return Ok(None);
         }
         let armored = openpgp::join_signatures(&signatures)?;
+        let good = openpgp::signers_of(checksums, &armored, &certificates, self.now, &BTreeSet::new())?;
+        if good.len() < certificates.len() {
+            return Err(SignError::Checksums { have: good.len(), need: certificates.len() });
+        }
         atomic::write(&self.stage.join(release::CHECKSUMS_SIGNATURE), &armored)?;
         Ok(Some(armored))
     }

@@ -97,6 +97,14 @@ pub enum SignError {
         /// How many must.
         need: usize,
     },
+    /// A signature over the checksums does not verify today.
+    #[error("only {have} of {need} OpenPGP signatures over SHA256SUMS verify by certificates that are valid now")]
+    Checksums {
+        /// How many verify.
+        have: usize,
+        /// How many were made.
+        need: usize,
+    },
     /// A signer was not made ready.
     #[error("key {0} was not opened for this batch")]
     NotOpened(KeyName),

@@ -2,6 +2,7 @@
 //! to, taken from all places that have a copy. Older copies are ignored.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use sigstore_tuf::Metadata;
@@ -81,6 +82,17 @@ pub enum Staleness {
         /// The number that exists.
         newest: u64,
     },
+}
+
+impl fmt::Display for Staleness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired { role, at } => write!(f, "{role} expired on {}", at.strftime("%Y-%m-%d")),
+            Self::Superseded { role, have, newest } => {
+                write!(f, "number {newest} of {role} exists, and number {have} is at hand")
+            }
+        }
+    }
 }
 
 impl Trust {

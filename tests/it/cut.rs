@@ -190,6 +190,18 @@ fn refresh_tells_users_that_nothing_is_newer() {
 }
 
 #[test]
+fn what_people_signed_and_has_expired_stops_a_cut_but_no_refresh() {
+    let mut lab = Lab::released();
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.travel("+400d");
+    lab.cut("1.1").exits(1).says("role `root` expired on").does_not_say("Fetched");
+    lab.with_keys(&["refresh"]).exits(0).says("kestrel is STALE for its users: root expired on");
+    lab.verify(&["mirror"]).exits(5);
+}
+
+#[test]
 fn a_mirror_that_was_down_is_caught_up() {
     let lab = Lab::released();
     let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
@@ -230,13 +242,30 @@ fn a_mirror_that_is_ahead_stops_everything() {
     lab.release_next("1.1");
     run(program("rm").arg("-rf").arg(lab.path("home"))).exits(0);
     fs::rename(lab.path("stale-home"), lab.path("home")).unwrap();
-    lab.with_keys(&["refresh"]).exits(0);
-    lab.with_keys(&["publish"]).exits(0);
-    lab.copy("home", "third");
-    lab.release_next("1.2");
-    run(program("rm").arg("-rf").arg(lab.path("home"))).exits(0);
-    fs::rename(lab.path("third"), lab.path("home")).unwrap();
-    lab.runs(&["publish"]).exits(4).says("it serves publication 4, this home has 3");
+    lab.runs(&["publish"]).exits(4).says("it serves publication 3, this home has 2");
+    lab.with_keys(&["refresh"]).exits(4).says("it serves another publication 3");
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.1");
+}
+
+#[test]
+fn junk_in_place_of_a_timestamp_is_repaired() {
+    let lab = Lab::released();
+    let timestamp = lab.path("mirror/metadata/timestamp.json");
+    let unsigned = String::from_utf8(lab.read("mirror/metadata/timestamp.json")).unwrap();
+    let ahead = unsigned.replace("\"version\":2", "\"version\":999");
+    assert_ne!(ahead, unsigned);
+    for junk in ["{".to_owned(), ahead, "x".repeat(20_000)] {
+        fs::remove_file(&timestamp).unwrap();
+        fs::write(&timestamp, junk).unwrap();
+        fs::remove_file(lab.path("mirror/metadata/1.root.json")).unwrap();
+        lab.verify(&["mirror"]).exits(3);
+        lab.runs(&["publish"]).exits(0);
+        lab.verify(&["mirror"]).exits(0);
+        assert!(lab.path("mirror/metadata/1.root.json").exists());
+    }
+    run(program("rm").arg("-rf").arg(lab.path("mirror"))).exits(0);
+    lab.runs(&["publish"]).exits(0);
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.0");
 }
 
 #[test]
@@ -274,5 +303,5 @@ fn init_leaves_nothing_behind_when_it_cannot_finish() {
     init("fresh").exits(1).says("insecure-software-keys");
     lab.write("policy/policy.toml", policy.replace("keys/revoked", "keys/missing"));
     init("fresh").exits(1).says("keys/missing, which does not exist");
-    assert!(!lab.path("fresh").exists() && !lab.path("fresh.partial").exists());
+    assert!(!lab.path("fresh").exists() && !lab.path(".fresh.release-init").exists());
 }
