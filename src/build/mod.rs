@@ -17,6 +17,7 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::manifest::Artifact;
@@ -166,13 +167,15 @@ pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, Buil
     let begun = Instant::now();
     let first = Attempt { number: 1, folder: request.work.join("build-1") };
     first.run(request, progress)?;
+    let ended = Instant::now();
     let outputs = first.collect(request.recipe)?;
     crate::home::step("build.first");
     if request.recipe.reproducible {
         // Everything that must not matter differs: the path outside (also in
         // its depth), the host's name, the number of processors, the second.
         let second = Attempt { number: 2, folder: request.work.join("second").join("build") };
-        wait_for_another_second();
+        // A build that writes down the time must not be quick enough to hide it.
+        std::thread::sleep(Duration::from_secs(1).saturating_sub(ended.elapsed()));
         second.run(request, progress)?;
         let again = second.collect(request.recipe)?;
         compare::same(&outputs, &again, progress)?;
@@ -185,12 +188,6 @@ pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, Buil
     }
     first.clear()?;
     Ok(Built { artifacts, milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX) })
-}
-
-/// A build that writes down the time must not be quick enough to hide it.
-fn wait_for_another_second() {
-    let now = jiff::Timestamp::now();
-    std::thread::sleep(std::time::Duration::from_millis(1000 - u64::from(now.subsec_millisecond().unsigned_abs())));
 }
 
 /// One run of the recipe.
