@@ -1,7 +1,5 @@
 //! Gives up a cut that is not sealed: its version and numbers are burned.
 
-use std::fs;
-
 use jiff::Timestamp;
 
 use crate::home::CutState;
@@ -71,8 +69,7 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
     cut.abandoned = true;
     cut.save(&folder)?;
     if let Some(serial) = pending {
-        let partial = home.publications().join(format!("{serial}.partial"));
-        fs::remove_dir_all(&partial).map_err(|error| HomeError::io(&partial, error))?;
+        Pending::discard(home, serial)?;
     }
     Ok(())
 }

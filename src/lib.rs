@@ -26,6 +26,8 @@ pub mod cut;
 #[cfg(feature = "terminal")]
 pub mod home;
 #[cfg(feature = "terminal")]
+pub mod import;
+#[cfg(feature = "terminal")]
 pub mod init;
 #[cfg(feature = "terminal")]
 pub mod openpgp;

@@ -3,6 +3,8 @@
 
 use jiff::Timestamp;
 
+use crate::cut;
+use crate::cut::Calendar;
 use crate::cut::CutError;
 use crate::cut::Sealer;
 use crate::home::Home;
@@ -10,6 +12,7 @@ use crate::home::HomeError;
 use crate::key::Secrets;
 use crate::manifest::KeyName;
 use crate::progress::Progress;
+use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::seal::OnlineKey;
@@ -26,7 +29,7 @@ pub const PURPOSE: &str = "refresh";
 /// was sealed does not verify.
 pub fn refresh(
     home: &Home,
-    operator: &(impl Secrets + Progress),
+    operator: &(impl Secrets + Progress + Calendar),
     now: &dyn Fn() -> Timestamp,
 ) -> Result<u64, CutError> {
     Pending::finish_interrupted(home)?;
@@ -35,6 +38,8 @@ pub fn refresh(
     if let Some((serial, purpose)) = Pending::find(home)?.filter(|(_, purpose)| purpose != PURPOSE) {
         return Err(crate::repository::RepositoryError::Interrupted { serial, purpose }.into());
     }
+    cut::check_clock(&journal, &state, now(), operator)?;
+    publish::refuse_old_home(home, state.newest_root()?, operator)?;
     let damaged = |error: crate::manifest::names::NameError| HomeError::Damaged {
         path: home.folder().join("policy.toml"),
         reason: error.to_string(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use zeroize::Zeroizing;
 
 use super::error;
@@ -10,6 +11,7 @@ use super::error::CommandError;
 use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
+use crate::cut::Calendar;
 use crate::cut::Cut;
 use crate::cut::Operator;
 use crate::cut::Preview;
@@ -56,13 +58,23 @@ pub struct Args {
     /// Do not ask: this is the version to sign
     #[arg(long, value_name = "VERSION")]
     yes: Option<Version>,
+    #[command(flatten)]
+    today: Today,
+}
+
+/// The date, for a terminal that was long unused.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Today {
+    /// Today's date, YYYY-MM-DD: asked for 45 days after the terminal was last used
+    #[arg(long, value_name = "DATE")]
+    pub today: Option<Date>,
 }
 
 /// Runs `release cut`.
 pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let (product, version) = what(&args.what, &home)?;
-    let operator = AtTerminal { ui, yes: args.yes.as_ref() };
+    let operator = AtTerminal { ui, yes: args.yes.as_ref(), today: args.today.today };
     let cut = Cut { home: &home, product: &product, version: &version, operator: &operator, now: &Timestamp::now };
     if args.dry_run {
         cut.dry_run()?;
@@ -148,10 +160,25 @@ pub fn mirrors_json(outcomes: &[publish::Outcome]) -> serde_json::Value {
         .collect()
 }
 
-/// The person at the terminal, or `--yes`.
-struct AtTerminal<'a> {
-    ui: &'a Ui,
-    yes: Option<&'a Version>,
+/// The person at the terminal, or `--yes` and `--today`.
+pub struct AtTerminal<'a> {
+    /// How to ask.
+    pub ui: &'a Ui,
+    /// The version that may be signed without asking.
+    pub yes: Option<&'a Version>,
+    /// What the command line says of today.
+    pub today: Option<Date>,
+}
+
+impl Calendar for AtTerminal<'_> {
+    fn today(&self, now: Timestamp, last: Timestamp) -> Option<Date> {
+        if self.today.is_some() {
+            return self.today;
+        }
+        let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
+        self.ui.say(&format!("The clock says {}; this terminal was last used on {}.", day(now), day(last)));
+        self.ui.ask("Look at a calendar, and type today's date (YYYY-MM-DD): ").ok()?.trim().parse().ok()
+    }
 }
 
 impl Progress for AtTerminal<'_> {

@@ -10,6 +10,8 @@ mod abandon;
 mod cut;
 mod download;
 #[cfg(feature = "terminal")]
+mod import;
+#[cfg(feature = "terminal")]
 mod init;
 mod pinned;
 #[cfg(feature = "terminal")]
@@ -98,6 +100,8 @@ enum Command {
     #[cfg(feature = "terminal")]
     Status(status::Args),
     #[cfg(feature = "terminal")]
+    Import(import::Args),
+    #[cfg(feature = "terminal")]
     Abandon(abandon::Args),
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
@@ -148,6 +152,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Refresh(args) => refresh::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Status(args) => status::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Import(args) => import::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Abandon(args) => abandon::run(&args, home, ui),
         #[cfg(feature = "terminal")]

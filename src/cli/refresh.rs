@@ -4,6 +4,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::cut::AtTerminal;
+use super::cut::Today;
 use super::cut::report_mirrors;
 use super::error::CommandError;
 use super::ui::Ui;
@@ -17,13 +19,17 @@ use crate::repository::State;
 /// Tells users that what they have is still the newest. Needs the online key
 /// only. Run it well before `release status` says that the seal expires.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    today: Today,
+}
 
 /// Runs `release refresh`.
-pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let _lock = home.lock("release refresh")?;
-    refresh::refresh(&home, ui, &Timestamp::now)?;
+    let operator = AtTerminal { ui, yes: None, today: args.today.today };
+    refresh::refresh(&home, &operator, &Timestamp::now)?;
     let state = State::load(&home.repository())?;
     let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), ui)?;
     report_mirrors(&outcomes, &["publish"], ui)

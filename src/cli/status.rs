@@ -11,12 +11,16 @@ use super::ui::Paint;
 use super::ui::Ui;
 use crate::home::CutState;
 use crate::home::Home;
+use crate::manifest::claim;
+use crate::manifest::dsse;
 use crate::manifest::names::printable;
-use crate::publish::MirrorState;
+use crate::manifest::release;
+use crate::publish;
 use crate::repository::Pending;
 use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::state;
+use crate::transport;
 
 /// How long before an expiry it is shown as due.
 const NOTICE_DAYS: i64 = 90;
@@ -42,10 +46,8 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let now = Timestamp::now();
     let state = State::load(&home.repository())?;
     let cuts: Vec<CutState> = home.cuts()?.into_iter().filter(CutState::is_open).collect();
-    let mut mirrors = Vec::new();
-    for name in home.terminal.mirrors.keys() {
-        mirrors.push((name, MirrorState::load(&home, name)?));
-    }
+    let mirrors = publish::survey(&home, state.newest_root()?)?;
+    let foreign = made_elsewhere(&state, &home)?;
     let expiries = expiries(&state, &home, now)?;
     let pending = Pending::find(&home)?;
     if ui.json {
@@ -56,9 +58,12 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
             "cuts": cuts.iter().map(|cut| json!({
                 "product": cut.product, "release": cut.release, "step": step(cut),
             })).collect::<Vec<Value>>(),
-            "mirrors": mirrors.iter().map(|(name, mirror)| json!({
-                "mirror": name, "serial": mirror.serial, "error": mirror.error,
+            "mirrors": mirrors.iter().map(|survey| json!({
+                "mirror": survey.mirror,
+                "serial": survey.held.as_ref().ok(),
+                "error": survey.held.as_ref().err().map(ToString::to_string).or(survey.noted.error.clone()),
             })).collect::<Vec<Value>>(),
+            "made_elsewhere": foreign,
             "expires": expiries.iter().map(|expiry| json!({
                 "what": expiry.what, "at": expiry.at, "due": expiry.due, "command": expiry.command,
             })).collect::<Vec<Value>>(),
@@ -67,6 +72,9 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         return Ok(0);
     }
     ui.data(&format!("Publication {} is the newest of this home.", state.serial()));
+    for release in &foreign {
+        ui.data(&format!("{release} was made with a journal that this home does not have."));
+    }
     if let Some((serial, purpose)) = pending {
         ui.data(&format!("Sealing of publication {serial} for {} was interrupted.", printable(&purpose)));
     }
@@ -78,14 +86,25 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         ui.data("  none");
     }
     ui.data("\nMirrors");
-    for (name, mirror) in &mirrors {
-        let behind = state.serial().saturating_sub(mirror.serial);
-        let word = match (behind, &mirror.error) {
-            (0, _) => ui.paint("up to date", Paint::Good),
-            (_, None) => ui.paint(&format!("{behind} behind; run `release publish`"), Paint::Care),
-            (_, Some(error)) => ui.paint(&format!("{behind} behind: {}", printable(error)), Paint::Bad),
-        };
-        ui.data(&format!("  {name}  publication {}  {word}", mirror.serial));
+    for survey in &mirrors {
+        let held = survey.held.as_ref().copied();
+        let behind = state.serial().saturating_sub(held.unwrap_or(0));
+        ui.data(&match (held, behind, &survey.noted.error) {
+            (Err(error), ..) => {
+                format!("  {}  {}", survey.mirror, ui.paint(&printable(&error.to_string()), Paint::Bad))
+            }
+            (Ok(serial), 0, _) => {
+                format!("  {}  publication {serial}  {}", survey.mirror, ui.paint("up to date", Paint::Good))
+            }
+            (Ok(serial), _, None) => {
+                let word = ui.paint(&format!("{behind} behind; run `release publish`"), Paint::Care);
+                format!("  {}  publication {serial}  {word}", survey.mirror)
+            }
+            (Ok(serial), _, Some(error)) => {
+                let word = ui.paint(&format!("{behind} behind: {}", printable(error)), Paint::Bad);
+                format!("  {}  publication {serial}  {word}", survey.mirror)
+            }
+        });
     }
     if mirrors.is_empty() {
         ui.data("  none");
@@ -102,6 +121,26 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         ui.data(&format!("  {date}  {}{word}{command}", expiry.what));
     }
     Ok(0)
+}
+
+/// The newest releases whose provenance names a state of the journal that this
+/// home never had: another terminal made them, or this home was restored.
+fn made_elsewhere(state: &State, home: &Home) -> Result<Vec<String>, CommandError> {
+    let journal = home.journal()?;
+    let mut found = Vec::new();
+    for product in state.roles.keys() {
+        let listing = state.releases(product)?;
+        let Some(version) = listing.newest() else {
+            continue;
+        };
+        let path = home.repository().join(format!("releases/{product}/{version}/{}", release::PROVENANCE));
+        let provenance = transport::read_plain(&path, dsse::MAX_ENVELOPE)?.unwrap_or_default();
+        let head = claim::journal_head(&provenance);
+        if !head.is_some_and(|head| journal.knows(head)) {
+            found.push(format!("{product} {version}"));
+        }
+    }
+    Ok(found)
 }
 
 fn step(cut: &CutState) -> &'static str {

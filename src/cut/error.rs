@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 
 use super::Stopped;
 use crate::build::BuildError;
@@ -12,6 +13,7 @@ use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::openpgp::OpenPgpError;
 use crate::policy::ConfigError;
+use crate::publish::OldHome;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::source::SourceError;
@@ -42,6 +44,21 @@ pub enum CutError {
         /// Its time.
         then: Timestamp,
     },
+    /// The clock is far ahead of what has happened, and nobody confirms it.
+    #[error(
+        "the clock says {}, but this terminal was last used on {}{}",
+        .now.strftime("%Y-%m-%d"),
+        .last.strftime("%Y-%m-%d"),
+        .said.map_or_else(String::new, |said| format!(", and you say that today is {said}"))
+    )]
+    Date {
+        /// The time now.
+        now: Timestamp,
+        /// When the terminal was last used.
+        last: Timestamp,
+        /// What a person says.
+        said: Option<Date>,
+    },
     /// A top-level role has expired: whatever is released now would be STALE.
     #[error("role `{role}` expired on {}; nothing that is released now would be VERIFIED", .at.strftime("%Y-%m-%d"))]
     Expired {
@@ -49,6 +66,21 @@ pub enum CutError {
         role: &'static str,
         /// When.
         at: Timestamp,
+    },
+    /// The home is older than the world.
+    #[error(transparent)]
+    OldHome(#[from] OldHome),
+    /// Another terminal has released under the number that this cut has signed.
+    #[error("{product} {version} was signed as manifest {number}, but manifest {newest} is published by now")]
+    Overtaken {
+        /// The product.
+        product: Product,
+        /// The version of this cut.
+        version: Version,
+        /// The number that was signed.
+        number: u64,
+        /// The number that is published.
+        newest: u64,
     },
     /// The version was given up.
     #[error("{product} {version} was abandoned; its number is burned, use another version")]

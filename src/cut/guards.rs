@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+use jiff::SignedDuration;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::Calendar;
 use super::Cut;
 use super::CutError;
 use super::Preview;
@@ -16,6 +21,9 @@ use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::stage::Place;
 use crate::sign::Plan;
+
+/// How long a terminal may lie in its safe before somebody confirms its clock.
+const UNATTENDED: SignedDuration = SignedDuration::from_hours(45 * 24);
 
 impl Cut<'_> {
     pub(super) fn of_product(&self) -> Result<&ProductPolicy, CutError> {
@@ -43,15 +51,6 @@ impl Cut<'_> {
         match state.top_level_expiry()?.into_iter().find(|(_, at)| *at < now) {
             Some((role, at)) => Err(CutError::Expired { role, at }),
             None => Ok(()),
-        }
-    }
-
-    /// The clock is never before what this terminal has done.
-    pub(super) fn check_clock(&self, journal: &Journal) -> Result<(), CutError> {
-        let now = (self.now)();
-        match journal.last_time() {
-            Some(then) if then > now => Err(CutError::Clock { now, what: "the last line of the journal", then }),
-            _ => Ok(()),
         }
     }
 
@@ -113,6 +112,33 @@ impl Cut<'_> {
         });
         Ok(())
     }
+}
+
+/// The clock is never before what this terminal has done. Long after it, a
+/// person must say that the clock is right: a date far ahead would burn numbers
+/// of the future and make everything look expired.
+///
+/// # Errors
+/// The clock is behind, or nobody confirms that it is not ahead.
+pub fn check_clock(
+    journal: &Journal,
+    state: &State,
+    now: Timestamp,
+    calendar: &(impl Calendar + ?Sized),
+) -> Result<(), CutError> {
+    let Some(last) = journal.last_time().max(state.sealed()) else {
+        return Ok(());
+    };
+    if last > now {
+        return Err(CutError::Clock { now, what: "the last entry of the journal", then: last });
+    }
+    if now.duration_since(last) <= UNATTENDED {
+        return Ok(());
+    }
+    let said = calendar.today(now, last);
+    // Wherever the person is, the date there differs from UTC's by one at most.
+    let days = said.map(|said| (TimeZone::UTC.to_datetime(now).date() - said).get_days().abs());
+    if days.is_some_and(|days| days <= 1) { Ok(()) } else { Err(CutError::Date { now, last, said }) }
 }
 
 /// The digest of the policy that the newest `targets` lists.

@@ -30,6 +30,8 @@ use crate::sign::Plan;
 use crate::sign::Session;
 
 pub use error::CutError;
+pub use guards::check_clock;
+pub use operator::Calendar;
 pub use operator::Operator;
 pub use operator::Preview;
 pub use operator::Review;
@@ -72,13 +74,14 @@ impl Cut<'_> {
         let mut state = State::load(&self.home.repository())?;
         let of_product = self.of_product()?;
         self.check_policy(&state)?;
-        self.check_clock(&journal)?;
+        check_clock(&journal, &state, (self.now)(), self.operator)?;
         self.check_expiry(&state)?;
 
         let folder = self.home.cut(self.product, self.version);
         let stage = folder.join("stage");
         let mut cut = self.open_state(&folder, &state)?;
         if cut.sealed.is_none() {
+            publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
             self.check_others()?;
             self.show_plan(&plan, of_product, &state, cut.pin.as_ref(), cut.staged.is_some())?;
@@ -127,10 +130,11 @@ impl Cut<'_> {
         let state = State::load(&self.home.repository())?;
         let of_product = self.of_product()?;
         self.check_policy(&state)?;
-        self.check_clock(&self.home.journal()?)?;
+        check_clock(&self.home.journal()?, &state, (self.now)(), self.operator)?;
         self.check_expiry(&state)?;
         let folder = self.home.cut(self.product, self.version);
         let cut = self.open_state(&folder, &state)?;
+        publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
         let plan = Plan::new(self.home, self.product)?;
         self.check_others()?;
         let scratch =

@@ -1,5 +1,8 @@
 //! The person at the terminal, as a cut sees them.
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+
 use crate::key::Secrets;
 use crate::manifest::Pin;
 use crate::manifest::Product;
@@ -9,8 +12,15 @@ use crate::progress::Progress;
 use crate::repository::stage::Changes;
 use crate::sign::Plan;
 
+/// Somebody who knows what day it is.
+pub trait Calendar {
+    /// The date of today, as a person says it; `None` if nobody can be asked.
+    /// The clock says `now`, and the terminal was last used at `last`.
+    fn today(&self, now: Timestamp, last: Timestamp) -> Option<Date>;
+}
+
 /// The person at the terminal.
-pub trait Operator: Progress + Secrets {
+pub trait Operator: Progress + Secrets + Calendar {
     /// Shows what is about to be done.
     fn plan(&self, preview: &Preview<'_>);
 

@@ -91,7 +91,7 @@ impl Sealer<'_> {
         // Metadata, claims and bundles of all releases; the bytes of this one.
         let fresh = repository::check(&files, root, &[], Extent::Metadata, now, &Silent).map_err(failed)?;
         repository::check(&files, root, &before, Extent::Metadata, now, &Silent).map_err(failed)?;
-        for checked in &fresh {
+        for checked in &fresh.products {
             count += checked.files.len();
             let product = checked.trust.product();
             let stale = checked.trust.stale(now);

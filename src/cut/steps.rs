@@ -212,6 +212,11 @@ impl Cut<'_> {
         stage: &Path,
     ) -> Result<Staged, CutError> {
         let fixed = cut.staged.as_ref().ok_or_else(|| lost(folder, "stage"))?;
+        let newest = state.roles.get(self.product).map_or(0, |(number, _)| *number);
+        if newest >= fixed.number {
+            let (product, version) = (self.product.clone(), self.version.clone());
+            return Err(CutError::Overtaken { product, version, number: fixed.number, newest });
+        }
         let place = Place { state, product: self.product, version: self.version };
         let staged = place.restore(stage)?;
         if staged.role.number() != fixed.number || staged.role.digest().map_err(RepositoryError::from)? != fixed.digest

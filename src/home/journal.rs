@@ -10,6 +10,8 @@
 //! stands in every provenance. A key is asked to sign only after the journal
 //! says so on disk; that is how a restart knows what a key may have signed.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -102,6 +104,15 @@ pub enum Event {
         /// The publication.
         serial: u64,
     },
+    /// The home was brought up to date from a mirror.
+    Import {
+        /// Where from.
+        from: String,
+        /// The publication that was taken over.
+        serial: u64,
+        /// The number of each product's role in it.
+        numbers: BTreeMap<Product, u64>,
+    },
     /// A cut was given up; its version and role number are burned.
     Abandon {
         /// The product.
@@ -134,6 +145,7 @@ struct Line {
 pub struct Journal {
     path: PathBuf,
     events: Vec<(Timestamp, Event)>,
+    heads: BTreeSet<Sha256>,
     head: Sha256,
     torn: u64,
 }
@@ -156,6 +168,7 @@ impl Journal {
         let mut journal = Self {
             path: path.to_owned(),
             events: Vec::new(),
+            heads: BTreeSet::new(),
             head: Sha256::from([0; 32]),
             torn: (bytes.len() - whole) as u64,
         };
@@ -170,6 +183,7 @@ impl Journal {
                 return Err(damaged(number, "it does not follow the line before".to_owned()));
             }
             journal.head = Sha256::of(line);
+            journal.heads.insert(journal.head);
             journal.events.push((parsed.time, parsed.event));
         }
         Ok(journal)
@@ -178,6 +192,11 @@ impl Journal {
     /// The digest of the last line.
     pub fn head(&self) -> Sha256 {
         self.head
+    }
+
+    /// Whether this was the digest of the last line at some time.
+    pub fn knows(&self, head: Sha256) -> bool {
+        self.heads.contains(&head)
     }
 
     /// All events, oldest first.
@@ -221,6 +240,7 @@ impl Journal {
         };
         append().map_err(|source| HomeError::io(&self.path, source))?;
         self.head = head;
+        self.heads.insert(head);
         self.events.push((now, line.event));
         Ok(())
     }
@@ -252,20 +272,23 @@ impl Journal {
         if asked { Ok(()) } else { self.append(now, Event::Ask { key: key.clone(), what: what.to_owned(), digest }) }
     }
 
-    /// The next free number of a product's role, after `current`: numbers of
-    /// abandoned cuts are burned.
+    /// The next free number of a product's role, after `current`. Numbers of
+    /// abandoned cuts are burned, and the one after an import: what was lost with
+    /// a newer home may have been signed under it.
     pub fn next_number(&self, product: &Product, current: u64) -> u64 {
         let burned = self.events().filter_map(|event| match event {
             Event::Abandon { product: other, number, .. } if other == product => *number,
+            Event::Import { numbers, .. } => Some(numbers.get(product).map_or(0, |number| *number) + 1),
             _ => None,
         });
         burned.chain([current]).max().unwrap_or(0) + 1
     }
 
-    /// The next free number of a publication, after `current`.
+    /// The next free number of a publication, after `current`, by the same rules.
     pub fn next_serial(&self, current: u64) -> u64 {
         let burned = self.events().filter_map(|event| match event {
             Event::Abandon { serial, .. } => *serial,
+            Event::Import { serial, .. } => Some(serial + 1),
             _ => None,
         });
         burned.chain([current]).max().unwrap_or(0) + 1

@@ -223,6 +223,14 @@ impl Build<'_> {
     }
 }
 
+/// The head of the journal that a provenance names.
+pub fn journal_head(provenance: &[u8]) -> Option<Sha256> {
+    let value: Value = serde_json::from_slice(provenance).ok()?;
+    let byproducts = value["predicate"]["runDetails"]["byproducts"].as_array()?;
+    let journal = byproducts.iter().find(|item| item["name"] == "journal")?;
+    journal["digest"]["sha256"].as_str()?.parse().ok()
+}
+
 /// A statement as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {

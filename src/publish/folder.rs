@@ -16,13 +16,11 @@ use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::progress::Event;
 use crate::progress::Progress;
-use crate::transport::TransportError;
+use crate::transport::Folder;
 
 /// Where files are made before they get their names. Web servers should not
 /// serve names that begin with a dot; nothing depends on it.
 const INCOMING: &str = ".incoming";
-/// Longer timestamps are not ours.
-const MAX_TIMESTAMP: u64 = 16_384;
 
 /// A mirror's folder, and the home's repository that feeds it.
 pub(super) struct Mirror {
@@ -88,14 +86,9 @@ impl Mirror {
         Ok(pointers.len())
     }
 
-    /// The mirror's `timestamp.json`, if it could be ours.
-    pub(super) fn timestamp(&self) -> Result<Option<Vec<u8>>, PublishError> {
-        let path = self.folder.join(TIMESTAMP);
-        match crate::transport::read_plain(&path, MAX_TIMESTAMP) {
-            Ok(bytes) => Ok(bytes),
-            Err(TransportError::TooLong { .. } | TransportError::NotAFile { .. }) => Ok(None),
-            Err(error) => Err(PublishError::Unreadable(error)),
-        }
+    /// The mirror as its readers see it.
+    pub(super) fn files(&self) -> Folder {
+        Folder::new(&self.folder)
     }
 
     /// The folder for files that have no name yet; what a killed push left

@@ -107,6 +107,23 @@ pub enum PublishError {
     Forked(u64),
 }
 
+/// A home that must not sign, since the world has gone on without it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OldHome {
+    /// A mirror knows more.
+    #[error("this home is older than the world; nothing was built or signed: mirror `{mirror}`: {reason}")]
+    Behind {
+        /// The mirror.
+        mirror: MirrorName,
+        /// What it serves.
+        reason: Box<PublishError>,
+    },
+    /// A file of the home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
 impl PublishError {
     fn io(path: &std::path::Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
@@ -187,9 +204,7 @@ pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -
         let mirror = folder::Mirror::new(home.resolve(&entry.path), home.repository());
         let state = MirrorState::load(home, name)?;
         progress.event(Event::Begin { stage: Stage::Publish, what: name.as_str() });
-        let first = mirror
-            .timestamp()
-            .and_then(|theirs| held(theirs.as_deref(), &ours, newest, state.serial, root))
+        let first = held(&mirror, &ours, newest, state.serial, root)
             .and_then(|held| Ok(work(home, held, newest)?))
             .and_then(|work| mirror.push_content(&work.content, progress).map(|count| (work, count)));
         match first {
@@ -217,24 +232,68 @@ pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -
     Ok(outcomes)
 }
 
-/// The newest publication that a mirror still holds whole, as far as its
-/// `timestamp.json` tells.
+/// What a mirror holds now, as it serves it.
+#[derive(Debug)]
+pub struct Survey {
+    /// The mirror.
+    pub mirror: MirrorName,
+    /// The newest publication that it holds whole, or why that is not known or
+    /// must not be.
+    pub held: Result<u64, PublishError>,
+    /// What this home has noted about it.
+    pub noted: MirrorState,
+}
+
+/// Looks at all mirrors. `root` is the newest root of the home.
+///
+/// # Errors
+/// Only what concerns the home.
+pub fn survey(home: &Home, root: &[u8]) -> Result<Vec<Survey>, HomeError> {
+    let newest = newest(home)?;
+    let ours = atomic::read(&home.repository().join(TIMESTAMP))?;
+    let mut all = Vec::new();
+    for (name, entry) in &home.terminal.mirrors {
+        let mirror = folder::Mirror::new(home.resolve(&entry.path), home.repository());
+        let noted = MirrorState::load(home, name)?;
+        let held = held(&mirror, &ours, newest, noted.serial, root);
+        all.push(Survey { mirror: name.clone(), held, noted });
+    }
+    Ok(all)
+}
+
+/// Refuses to go on where a mirror knows more than this home: it was restored
+/// from a backup, or another terminal has published. To be called before
+/// anything is signed. Whether a mirror that cannot be read knows more stays
+/// open, with a warning.
+///
+/// # Errors
+/// A mirror knows more; files of the home cannot be read.
+pub fn refuse_old_home(home: &Home, root: &[u8], progress: &dyn Progress) -> Result<(), OldHome> {
+    for Survey { mirror, held, .. } in survey(home, root)? {
+        match held {
+            Ok(_) => {}
+            Err(PublishError::Unreadable(error)) => {
+                progress.event(Event::Warning(&format!("mirror `{mirror}`: {error}; it may know more than this home")));
+            }
+            Err(reason) => return Err(OldHome::Behind { mirror, reason: Box::new(reason) }),
+        }
+    }
+    Ok(())
+}
+
+/// The newest publication that a mirror still holds whole, where `known` is what
+/// this home has noted.
 ///
 /// A higher number, or another content under ours, was written by somebody who
 /// has the online key. Junk that it did not sign, such as a thief of a deploy
 /// key leaves, is replaced: nothing of that mirror is taken for granted then.
-fn held(theirs: Option<&[u8]>, ours: &[u8], newest: u64, known: u64, root: &[u8]) -> Result<u64, PublishError> {
-    let Some(theirs) = theirs else {
-        return Ok(0);
-    };
-    if theirs == ours {
-        return Ok(known);
-    }
-    match tuf::signed_timestamp(theirs, root) {
-        Some(theirs) if theirs > newest => Err(PublishError::Ahead { theirs, ours: newest }),
-        Some(theirs) if theirs == newest => Err(PublishError::Forked(theirs)),
-        Some(theirs) => Ok(theirs.min(known)),
+fn held(mirror: &folder::Mirror, ours: &[u8], newest: u64, known: u64, root: &[u8]) -> Result<u64, PublishError> {
+    match tuf::served::newest(&mirror.files(), root)? {
         None => Ok(0),
+        Some(theirs) if theirs.timestamp == ours => Ok(known),
+        Some(theirs) if theirs.serial > newest => Err(PublishError::Ahead { theirs: theirs.serial, ours: newest }),
+        Some(theirs) if theirs.serial == newest => Err(PublishError::Forked(newest)),
+        Some(theirs) => Ok(theirs.serial.min(known)),
     }
 }
 

@@ -12,6 +12,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -190,6 +192,36 @@ impl Pending {
     /// It cannot be linked.
     pub fn add_file(&self, path: &Path, sha256: Sha256) -> Result<(), RepositoryError> {
         Ok(atomic::link(path, &self.content(sha256))?)
+    }
+
+    /// Adds what a reader gives, which must have this digest and size. Gives
+    /// whether it had.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn add_reader(&self, mut content: impl Read, sha256: Sha256, length: u64) -> Result<bool, RepositoryError> {
+        let path = self.content(sha256);
+        let folder = self.folder.join("content");
+        atomic::make_folder(&folder)?;
+        let io = |error| RepositoryError::io(&path, error);
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder).map_err(io)?;
+        let copied = std::io::copy(&mut (&mut content).take(length.saturating_add(1)), file.as_file_mut());
+        if copied.map_err(io)? != length || atomic::digest(file.path())? != sha256 {
+            return Ok(false);
+        }
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).map_err(io)?;
+        file.as_file().sync_all().map_err(io)?;
+        file.persist(&path).map_err(|error| io(error.error))?;
+        Ok(true)
+    }
+
+    /// Forgets a seal that was begun: its numbers are taken by others.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn discard(home: &Home, serial: u64) -> Result<(), RepositoryError> {
+        let folder = home.publications().join(format!("{serial}.partial"));
+        fs::remove_dir_all(&folder).map_err(|error| RepositoryError::io(&folder, error))
     }
 
     /// Completes the publication.

@@ -13,6 +13,7 @@ use super::RepositoryError;
 use crate::manifest::Product;
 use crate::tuf::Copies;
 use crate::tuf::ProductRole;
+use crate::tuf::draft::SEALED;
 
 /// Longer metadata of our own is a sign of damage.
 const MAX_METADATA: u64 = 32 << 20;
@@ -134,6 +135,12 @@ impl State {
     /// The number of the newest publication.
     pub fn serial(&self) -> u64 {
         self.timestamp.0
+    }
+
+    /// When the newest publication was sealed.
+    pub fn sealed(&self) -> Option<Timestamp> {
+        let value: Value = serde_json::from_slice(&self.timestamp.1).ok()?;
+        value["signed"][SEALED].as_str()?.parse().ok()
     }
 
     /// The folder of the repository.

@@ -12,12 +12,10 @@ pub mod people;
 pub mod policy;
 pub mod product;
 mod provider;
+#[cfg(feature = "terminal")]
+pub mod served;
 
 use jiff::Timestamp;
-#[cfg(feature = "terminal")]
-use sigstore_tuf::Metadata;
-#[cfg(feature = "terminal")]
-use sigstore_tuf::Root;
 
 pub use client::Client;
 pub use client::Copies;
@@ -36,17 +34,6 @@ pub const SPEC_VERSION: &str = "1.0.34";
 /// it: whether something is expired is judged once, by `verify`, which must be
 /// able to say STALE instead of failing.
 pub const BEFORE_ALL: Timestamp = Timestamp::UNIX_EPOCH;
-
-/// The number of a timestamp that the timestamp role of `root` has signed;
-/// `None` for anything else.
-#[cfg(feature = "terminal")]
-pub fn signed_timestamp(file: &[u8], root: &[u8]) -> Option<u64> {
-    let root = Metadata::<Root>::from_slice(root).ok()?;
-    let metadata = Metadata::<sigstore_tuf::Timestamp>::from_slice(file).ok()?;
-    let role = root.signed().role("timestamp")?;
-    metadata.verify_threshold(&root.signed().keys, role, "timestamp").ok()?;
-    Some(metadata.signed().version)
-}
 
 /// Installs the pure-Rust cryptography for reading TUF. Call it first; calling
 /// it again does nothing.

@@ -45,6 +45,15 @@ pub struct Checked {
     pub files: Vec<Verdict>,
 }
 
+/// A repository that was verified.
+#[derive(Debug)]
+pub struct Whole {
+    /// The metadata that it serves.
+    pub served: Source,
+    /// What it holds of each product that has had a release.
+    pub products: Vec<Checked>,
+}
+
 /// Reads a repository's metadata from the pinned root forward.
 ///
 /// # Errors
@@ -129,7 +138,7 @@ pub fn check(
     extent: Extent,
     now: Timestamp,
     progress: &dyn Progress,
-) -> Result<Vec<Checked>, VerifyError> {
+) -> Result<Whole, VerifyError> {
     let (served, products) = fetch(files, pinned_root, None)?;
     let mut checked = Vec::new();
     for product in products {
@@ -151,7 +160,7 @@ pub fn check(
         }
         checked.push(Checked { trust, files: verdicts });
     }
-    Ok(checked)
+    Ok(Whole { served, products: checked })
 }
 
 /// Verifies one release: its files under both names, claims, checksums, bundle.

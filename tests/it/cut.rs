@@ -196,8 +196,10 @@ fn what_people_signed_and_has_expired_stops_a_cut_but_no_refresh() {
     lab.commit("1.1");
     lab.tag("1.1");
     lab.travel("+400d");
-    lab.cut("1.1").exits(1).says("role `root` expired on").does_not_say("Fetched");
-    lab.with_keys(&["refresh"]).exits(0).says("kestrel is STALE for its users: root expired on");
+    let today = today("+400d");
+    let cut = ["cut", "1.1", "--yes=1.1", "--today", &today];
+    lab.with_keys(&cut).exits(1).says("role `root` expired on").does_not_say("Fetched");
+    lab.with_keys(&["refresh", "--today", &today]).exits(0).says("kestrel is STALE for its users: root expired on");
     lab.verify(&["mirror"]).exits(5);
 }
 
@@ -235,16 +237,101 @@ fn a_squatted_name_stops_that_mirror_only() {
     lab.verify(&["mirror"]).exits(0);
 }
 
-#[test]
-fn a_mirror_that_is_ahead_stops_everything() {
+/// A laboratory whose home was restored from a backup made before 1.1.
+fn restored() -> Lab {
     let lab = Lab::released();
-    lab.copy("home", "stale-home");
+    lab.copy("home", "backup");
     lab.release_next("1.1");
-    run(program("rm").arg("-rf").arg(lab.path("home"))).exits(0);
-    fs::rename(lab.path("stale-home"), lab.path("home")).unwrap();
-    lab.runs(&["publish"]).exits(4).says("it serves publication 3, this home has 2");
-    lab.with_keys(&["refresh"]).exits(4).says("it serves another publication 3");
     lab.verify(&["mirror"]).exits(0).says("kestrel 1.1");
+    run(program("rm").arg("-rf").arg(lab.path("home"))).exits(0);
+    fs::rename(lab.path("backup"), lab.path("home")).unwrap();
+    lab
+}
+
+#[test]
+fn a_restored_home_signs_nothing_before_it_is_up_to_date() {
+    let lab = restored();
+    lab.write("work/notes", "1.2\n");
+    lab.commit("1.2");
+    lab.tag("1.2");
+    let journal = lab.read("home/journal.jsonl");
+    let old = "this home is older than the world";
+    lab.cut("1.2").exits(1).says(old).says("mirror `here`: it serves publication 3").says("import --from here");
+    lab.runs(&["cut", "1.2", "--dry-run"]).exits(1).says(old);
+    lab.with_keys(&["refresh"]).exits(1).says(old);
+    lab.runs(&["publish"]).exits(4).says("it serves publication 3, this home has 2");
+    assert_eq!(lab.read("home/journal.jsonl"), journal, "something was asked of a key");
+
+    lab.runs(&["import", "--from", "here"]).exits(0).says("Brought this home from publication 2 to 3.");
+    lab.runs(&["import", "--from", "here"]).exits(0).says("up to date");
+    lab.runs(&["status"]).exits(0).says("publication 3").says("made with a journal that this home does not have");
+    // What the lost home may have signed under the next numbers is never signed again.
+    lab.cut("1.2").exits(0).says("manifest 4 of kestrel").says("publication 5");
+    for release in ["kestrel 1.0", "kestrel 1.1", "kestrel 1.2"] {
+        lab.verify(&["mirror"]).exits(0).says(release);
+        lab.verify(&["home/repository"]).exits(0).says(release);
+    }
+    // A new user.
+    fs::remove_dir_all(lab.path("data")).unwrap();
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.2");
+    lab.cut("1.1").exits(1).says("was released before");
+}
+
+#[test]
+fn an_import_takes_nothing_on_the_mirrors_word() {
+    for (file, bytes) in [
+        ("releases/kestrel/1.1/kestrel-1.1.bundle.json", "{}"),
+        ("releases/kestrel/1.1/claim.alice.intoto.json", "{}"),
+        ("metadata/timestamp.json", "{}"),
+        ("metadata/2.kestrel.json", "{}"),
+    ] {
+        let lab = restored();
+        fs::remove_file(lab.path(&format!("mirror/{file}"))).unwrap();
+        lab.write(&format!("mirror/{file}"), bytes);
+        lab.runs(&["import", "--from", "mirror"]).exits(3);
+        assert!(!lab.path("home/repository/releases/kestrel/1.1").exists(), "{file}");
+    }
+    let lab = restored();
+    let content = fs::read_dir(lab.path("mirror/targets/kestrel/1.1")).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(&content).unwrap();
+    fs::write(&content, "other").unwrap();
+    lab.runs(&["import", "--from", "mirror"]).exits(3).says("differs from the release manifest");
+    // An older mirror has nothing to give.
+    let lab = Lab::released();
+    lab.copy("mirror", "old");
+    lab.release_next("1.1");
+    lab.runs(&["import", "--from", "old"]).exits(3).says("was seen before");
+}
+
+#[test]
+fn a_home_that_signed_under_a_number_of_the_world_does_not_publish() {
+    let lab = restored();
+    // Without its mirror the old home cannot know.
+    let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+    lab.write("home/terminal.toml", terminal.replace("[mirror.here]\npath = \"../mirror\"", ""));
+    lab.with_keys(&["refresh"]).exits(0);
+    lab.write("home/terminal.toml", terminal);
+    lab.runs(&["publish"]).exits(4).says("it serves another publication 3");
+    lab.with_keys(&["refresh"]).exits(1).says("it serves another publication 3");
+    lab.runs(&["import", "--from", "here"]).exits(3).says("two different");
+}
+
+/// The date at a moment that the laboratory travels to.
+fn today(moment: &str) -> String {
+    run(program("faketime").args(["-f", moment, "date", "-u", "+%F"])).exits(0).out.trim().to_owned()
+}
+
+#[test]
+fn a_clock_far_ahead_needs_a_person() {
+    let mut lab = Lab::released();
+    lab.travel("+730d");
+    lab.with_keys(&["refresh"]).exits(1).says("but this terminal was last used on").says("--today");
+    lab.with_keys(&["refresh", "--today", "2026-01-01"]).exits(1).says("you say that today is 2026-01-01");
+    lab.travel("-3d");
+    lab.with_keys(&["refresh"]).exits(1).says("set the clock");
+    lab.travel("+46d");
+    lab.with_keys(&["refresh", "--today", &today("+46d")]).exits(0);
+    lab.with_keys(&["refresh"]).exits(0);
 }
 
 #[test]

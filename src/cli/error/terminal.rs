@@ -8,11 +8,13 @@ use crate::abandon::AbandonError;
 use crate::build::BuildError;
 use crate::cut::CutError;
 use crate::home::HomeError;
+use crate::import::ImportError;
 use crate::init::InitError;
 use crate::key::KeyError;
 use crate::manifest::Product;
 use crate::manifest::Version;
 use crate::process::ProcessError;
+use crate::publish::OldHome;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::source::SourceError;
@@ -187,6 +189,22 @@ impl From<CutError> for CommandError {
             CutError::SelfCheck(_) | CutError::StockVerifier(_) => {
                 Self::from_error(INTERNAL, &error).hint("do not publish by hand; ask for help with this message")
             }
+            CutError::Date { .. } => Self::from_error(FAILED, &error)
+                .hint("nothing was built or signed; set the clock, or if it is right, say so with --today YYYY-MM-DD"),
+            CutError::OldHome(OldHome::Behind { ref mirror, .. }) => {
+                let from = mirror.to_string();
+                Self::from_error(FAILED, &error).hint_command(
+                    "find out who published, then bring this home up to date using:",
+                    &["import", "--from", &from],
+                )
+            }
+            CutError::Overtaken { ref product, ref version, .. } => {
+                let (product, version) = (product.to_string(), version.to_string());
+                Self::from_error(REJECTED, &error).hint_command(
+                    "release it under another version, after burning this one using:",
+                    &["abandon", &product, &version],
+                )
+            }
             CutError::OtherCut { ref product, ref other } => {
                 let (product, other) = (product.clone(), other.clone());
                 Self::from_error(FAILED, &error)
@@ -207,6 +225,16 @@ impl From<InitError> for CommandError {
             InitError::Sign(error) => error.into(),
             InitError::Key(error) => error.into(),
             error => Self::from_error(FAILED, &error),
+        }
+    }
+}
+
+impl From<ImportError> for CommandError {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Verify(error) => error.into(),
+            ImportError::Home(error) => error.into(),
+            ImportError::Repository(error) => error.into(),
         }
     }
 }

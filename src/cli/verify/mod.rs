@@ -116,7 +116,7 @@ fn whole_repository(place: &str, pinned: &[Pinned], now: Timestamp, ui: &Ui) -> 
     let files = pinned::open_repository(place);
     let pinned = &pinned[Pinned::of_repository(pinned, files.as_ref())?];
     let checked = match repository::check(&files, &pinned.root, pinned.seen(), Extent::Everything, now, ui) {
-        Ok(checked) => checked,
+        Ok(whole) => whole.products,
         Err(error) => return Ok(vec![Outcome::failed(place.to_owned(), error.into())]),
     };
     let mut outcomes = Vec::new();

@@ -1,0 +1,256 @@
+//! Brings a home up to date from a mirror: one that was restored from a backup,
+//! or one whose project has published from another terminal.
+//!
+//! Nothing is taken on the mirror's word. Metadata is followed from the home's
+//! own root forward and must not be older than what the home has; every file is
+//! compared with it. The result is a publication like any other, so that a
+//! killed import is finished or begun again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sigstore_tuf::Metadata;
+use sigstore_tuf::Targets;
+
+use crate::home::Event;
+use crate::home::Home;
+use crate::home::HomeError;
+use crate::manifest::Artifact;
+use crate::manifest::Product;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::manifest::bundle;
+use crate::manifest::dsse;
+use crate::manifest::names::NameError;
+use crate::manifest::release;
+use crate::progress;
+use crate::progress::Progress;
+use crate::progress::Stage;
+use crate::repository::Pending;
+use crate::repository::RepositoryError;
+use crate::repository::State;
+use crate::repository::index;
+use crate::repository::layout;
+use crate::transport::Files;
+use crate::transport::TransportError;
+use crate::verify;
+use crate::verify::Origin;
+use crate::verify::Rejection;
+use crate::verify::VerifyError;
+use crate::verify::repository;
+use crate::verify::repository::Extent;
+use crate::verify::repository::Whole;
+
+/// What the publication is for.
+const PURPOSE: &str = "import";
+/// A file of signatures is far shorter.
+const MAX_SIGNATURES: u64 = 1 << 20;
+
+/// A mirror that a home cannot be brought up to date from. The home is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// What it serves does not verify, or is older than what the home has.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+}
+
+impl From<Rejection> for ImportError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Verify(rejection.into())
+    }
+}
+
+impl From<TransportError> for ImportError {
+    fn from(error: TransportError) -> Self {
+        Self::Verify(error.into())
+    }
+}
+
+/// What was taken over.
+#[derive(Debug)]
+pub struct Imported {
+    /// The publication before.
+    pub before: u64,
+    /// The newest publication now.
+    pub serial: u64,
+}
+
+/// Takes over the newest state that `files` serves. The caller holds the lock.
+///
+/// # Errors
+/// It does not verify, or it is older than the home; a file that is used once
+/// has other content in the home.
+pub fn from_mirror(
+    home: &Home,
+    files: &Arc<dyn Files>,
+    now: Timestamp,
+    progress: &dyn Progress,
+) -> Result<Imported, ImportError> {
+    Pending::finish_interrupted(home)?;
+    let state = State::load(&home.repository())?;
+    let known = verify::Source { origin: Origin::Memory, copies: state.copies() };
+    let whole = repository::check(files, state.newest_root()?, &[known], Extent::Metadata, now, progress)?;
+    let serial = served_serial(files, &whole)?;
+    if serial == state.serial() {
+        return Ok(Imported { before: serial, serial });
+    }
+    // A seal that was begun before: the world has given its number to another.
+    while let Some((begun, _)) = Pending::find(home)? {
+        Pending::discard(home, begun)?;
+    }
+    let pending = Pending::begin(home, serial, PURPOSE, now, false)?;
+    let copy = Copy { files: files.as_ref(), pending: &pending, progress, names: Vec::new() };
+    let names = copy.all(home, &state, &whole)?;
+    let publication = pending.complete(names)?;
+    pending.mark_checked()?;
+    let numbers: BTreeMap<Product, u64> =
+        whole.products.iter().map(|checked| (checked.trust.product().clone(), checked.trust.role_number())).collect();
+    home.journal()?.append(now, Event::Import { from: files.place(), serial, numbers })?;
+    pending.commit(&publication)?;
+    Ok(Imported { before: state.serial(), serial })
+}
+
+fn served_serial(files: &Arc<dyn Files>, whole: &Whole) -> Result<u64, ImportError> {
+    let timestamp = whole.served.copies.timestamp.as_deref().unwrap_or_default();
+    let metadata = Metadata::<sigstore_tuf::Timestamp>::from_slice(timestamp).map_err(|source| {
+        Rejection::Metadata { origin: Origin::Repository(files.place()), file: "timestamp.json".to_owned(), source }
+    })?;
+    Ok(metadata.signed().version)
+}
+
+/// Copies what a verified repository names into a publication.
+struct Copy<'a> {
+    files: &'a dyn Files,
+    pending: &'a Pending,
+    progress: &'a dyn Progress,
+    names: Vec<(RepoPath, Sha256, u64)>,
+}
+
+impl Copy<'_> {
+    fn all(mut self, home: &Home, state: &State, whole: &Whole) -> Result<Vec<(RepoPath, Sha256, u64)>, ImportError> {
+        let copies = &whole.served.copies;
+        for (number, root) in &copies.roots {
+            self.add(layout::metadata(*number, "root"), root)?;
+        }
+        let targets = copies.targets.as_deref().unwrap_or_default();
+        self.add_numbered("targets", targets)?;
+        self.add_numbered("snapshot", copies.snapshot.as_deref().unwrap_or_default())?;
+        self.top_level(targets)?;
+        let mut listings = Vec::new();
+        for checked in &whole.products {
+            let product = checked.trust.product();
+            self.add_numbered(product.as_str(), copies.roles.get(product).map(Vec::as_slice).unwrap_or_default())?;
+            let listed = checked.trust.listing();
+            let total = listed.releases.values().flat_map(BTreeMap::values).map(|artifact| artifact.length).sum();
+            self.progress.event(progress::Event::Begin { stage: Stage::Download, what: product.as_str() });
+            self.progress.event(progress::Event::Length(total));
+            for (version, artifacts) in &listed.releases {
+                self.release(home, state, product, version, artifacts.values())?;
+            }
+            let path = format!("bundles/{product}{}", bundle::SUFFIX);
+            self.small(&path, bundle::MAX_BUNDLE, true)?;
+            listings.push((product.clone(), listed.clone()));
+        }
+        let page = index::render(home.policy.repository.get_ref(), home.policy.site.as_deref(), &listings);
+        self.add("index.html".parse(), &page)?;
+        self.add("metadata/timestamp.json".parse(), copies.timestamp.as_deref().unwrap_or_default())?;
+        Ok(self.names)
+    }
+
+    /// The targets of the top-level role: policy and certificates.
+    fn top_level(&mut self, targets: &[u8]) -> Result<(), ImportError> {
+        let damaged = |reason: String| RepositoryError::Damaged { file: "targets.json".to_owned(), reason };
+        let metadata = Metadata::<Targets>::from_slice(targets).map_err(|error| damaged(error.to_string()))?;
+        for (name, target) in &metadata.signed().targets {
+            let sha256 = target.hashes.get("sha256").and_then(|hex| hex.parse().ok());
+            let (Some((folder, file)), Some(sha256)) = (name.rsplit_once('/'), sha256) else {
+                return Err(damaged("it lists a target of a kind that this version does not know".to_owned()).into());
+            };
+            let path = format!("targets/{folder}/{sha256}.{file}").parse();
+            self.fetch(&[path.map_err(no_place)?], sha256, target.length)?;
+        }
+        Ok(())
+    }
+
+    /// One release: artifacts, claims, signatures and bundle.
+    fn release<'a>(
+        &mut self,
+        home: &Home,
+        state: &State,
+        product: &Product,
+        version: &Version,
+        artifacts: impl Iterator<Item = &'a Artifact>,
+    ) -> Result<(), ImportError> {
+        let public = |file: &str| layout::release(product, version, file).map_err(no_place);
+        // What the home has under these names it does not need again.
+        if state.releases(product)?.releases.contains_key(version) {
+            return Ok(());
+        }
+        for artifact in artifacts {
+            let target = layout::target(product, version, artifact.sha256, &artifact.name).map_err(no_place)?;
+            self.fetch(&[target, public(artifact.name.as_str())?], artifact.sha256, artifact.length)?;
+        }
+        for holder in home.policy.holders.keys() {
+            self.small(public(&release::claim_file(holder))?.as_str(), dsse::MAX_ENVELOPE, false)?;
+        }
+        self.small(public(release::CHECKSUMS_SIGNATURE)?.as_str(), MAX_SIGNATURES, false)?;
+        self.small(public(&release::bundle_file(product, version))?.as_str(), bundle::MAX_BUNDLE, true)
+    }
+
+    fn add_numbered(&mut self, role: &str, file: &[u8]) -> Result<(), ImportError> {
+        let value: serde_json::Value = serde_json::from_slice(file).unwrap_or_default();
+        let number = value["signed"]["version"].as_u64().unwrap_or_default();
+        self.add(layout::metadata(number, role), file)
+    }
+
+    fn add(&mut self, path: Result<RepoPath, NameError>, bytes: &[u8]) -> Result<(), ImportError> {
+        let (sha256, length) = self.pending.add_bytes(bytes)?;
+        self.names.push((path.map_err(no_place)?, sha256, length));
+        Ok(())
+    }
+
+    /// A file that was checked as far as it can be, and that nobody signs as a
+    /// whole.
+    fn small(&mut self, path: &str, max: u64, needed: bool) -> Result<(), ImportError> {
+        match self.files.read(path, max)? {
+            Some(bytes) => self.add(path.parse(), &bytes),
+            None if needed => Err(self.wrong(path, "is missing")),
+            None => Ok(()),
+        }
+    }
+
+    /// A file whose digest is signed.
+    fn fetch(&mut self, names: &[RepoPath], sha256: Sha256, length: u64) -> Result<(), ImportError> {
+        let Some(first) = names.first() else {
+            return Ok(());
+        };
+        let Some(opened) = self.files.open(first.as_str())? else {
+            return Err(self.wrong(first.as_str(), "is missing"));
+        };
+        if !self.pending.add_reader(opened.content, sha256, length)? {
+            return Err(self.wrong(first.as_str(), "differs from the release manifest"));
+        }
+        self.progress.event(progress::Event::Advance(length));
+        self.names.extend(names.iter().map(|name| (name.clone(), sha256, length)));
+        Ok(())
+    }
+
+    fn wrong(&self, path: &str, reason: &str) -> ImportError {
+        let place = format!("{}/{path}", self.files.place());
+        Rejection::File { place, reason: reason.to_owned() }.into()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn no_place(error: NameError) -> RepositoryError {
+    RepositoryError::Damaged { file: "publication".to_owned(), reason: error.to_string() }
+}
