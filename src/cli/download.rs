@@ -16,12 +16,12 @@ use super::pinned;
 use super::pinned::Pinned;
 use super::ui::Ui;
 use crate::manifest::Artifact;
+use crate::manifest::Bundle;
 use crate::manifest::Kind;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::bundle;
-use crate::manifest::release;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Stage;
@@ -29,8 +29,10 @@ use crate::transport::Files;
 use crate::verify::Judge;
 use crate::verify::Rejection;
 use crate::verify::Subject;
+use crate::verify::Trust;
 use crate::verify::Verdict;
 use crate::verify::repository;
+use crate::verify::strict;
 
 /// Download the newest release of a product, verified
 ///
@@ -68,14 +70,23 @@ pub struct Args {
 pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
     let pinned = Pinned::all(args.root.as_deref(), ui)?;
     let (root, place) = choose_repository(args, &pinned)?;
-    let files = pinned::open_repository(&place);
-    let pinned = &pinned[match root {
+    let files = pinned::open_repository(&place)?;
+    let product = &args.product;
+    let root = match root {
         Some(root) => root,
         None => Pinned::of_repository(&pinned, files.as_ref())?,
-    }];
-    let product = &args.product;
+    };
+    Pinned::refuse_ambiguous(&pinned, root, product)?;
+    let pinned = &pinned[root];
     let (served, loaded) = repository::fetch(&files, &pinned.root, Some(product))?;
+    let project = repository::project_of(&served, &pinned.root, pinned.seen())?;
     if !loaded.contains(product) {
+        let known = project.policy().products.keys().any(|known| known == product);
+        if !known {
+            let names: Vec<&str> = project.policy().products.keys().map(Product::as_str).collect();
+            return Err(CommandError::usage(format!("{place} has no product {product}"))
+                .hint(format!("it has {}", names.join(", "))));
+        }
         return Err(CommandError::failed(format!("{place} has no release of {product}")));
     }
     let trust = repository::trust_of(&served, product, &pinned.root, pinned.seen())?;
@@ -98,8 +109,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
     let mut code = 0;
     for artifact in &wanted {
         // The verdict on what the manifest lists comes before the bytes.
-        let subject = Subject { name: artifact.name.to_string(), sha256: artifact.sha256, length: artifact.length };
-        let word = match judge.judge(&subject, Timestamp::now())? {
+        let word = match judge.judge(&subject_of(artifact), Timestamp::now())? {
             Verdict::Verified(_) => "VERIFIED",
             Verdict::Stale(..) => {
                 code = error::STALE;
@@ -111,15 +121,39 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
         fetch_to(files.as_ref(), &path, artifact, &target, ui)?;
         ui.data(&format!("{word} {}", target.display()));
     }
-    let name = release::bundle_file(product, &version);
-    let path = format!("releases/{product}/{version}/{name}");
-    if let Some(bytes) = files.read(&path, bundle::MAX_BUNDLE)? {
-        write_whole(&args.to.join(&name), |file| file.write_all(&bytes))?;
-    }
+    fetch_bundle(files.as_ref(), product, &pinned.root, &wanted, &args.to)?;
     if code == error::STALE {
         ui.warn("the newest state that the repository serves has expired; ask the project why");
     }
     Ok(code)
+}
+
+fn subject_of(artifact: &Artifact) -> Subject {
+    Subject { name: artifact.name.to_string(), sha256: artifact.sha256, length: artifact.length }
+}
+
+/// Downloads the bundle of today's state, which is good for longer than the one
+/// beside the release. It must verify what was downloaded.
+fn fetch_bundle(
+    files: &dyn Files,
+    product: &Product,
+    root: &[u8],
+    wanted: &[Artifact],
+    folder: &Path,
+) -> Result<(), CommandError> {
+    let name = format!("{product}{}", bundle::SUFFIX);
+    let path = format!("bundles/{name}");
+    let place = format!("{}/{path}", files.place());
+    let Some(bytes) = files.read(&path, bundle::MAX_BUNDLE)? else {
+        return Err(Rejection::File { place, reason: "is missing".to_owned() }.into());
+    };
+    let bundle = Bundle::parse(&bytes).map_err(|source| Rejection::Bundle { name: place.clone(), source })?;
+    let source = strict::check(&place, &bundle, root)?;
+    let mut judge = Judge::new(Trust::establish(root, product, &[source])?, bundle.claims);
+    for artifact in wanted {
+        judge.judge(&subject_of(artifact), Timestamp::now())?;
+    }
+    write_whole(&folder.join(&name), |file| file.write_all(&bytes))
 }
 
 /// The repository to ask, and the root that it was recorded with.

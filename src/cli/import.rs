@@ -32,7 +32,7 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let mirror = home.terminal.mirrors.iter().find(|(name, _)| name.as_str() == args.from);
     let place = mirror.map_or_else(|| args.from.clone(), |(_, entry)| home.resolve(&entry.path).display().to_string());
-    let files = pinned::open_repository(&place);
+    let files = pinned::open_repository(&place)?;
     let _lock = home.lock("release import")?;
     let done = import::from_mirror(&home, &files, Timestamp::now(), ui)?;
     if ui.json {

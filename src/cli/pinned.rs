@@ -8,10 +8,12 @@ use super::error;
 use super::error::CommandError;
 use super::trust;
 use super::ui::Ui;
+use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::names::printable;
 use crate::transport::Files;
 use crate::transport::Folder;
+use crate::transport::TransportError;
 use crate::transport::Url;
 use crate::verify::Source;
 use crate::verify::Trust;
@@ -76,6 +78,20 @@ impl Pinned {
         }
     }
 
+    /// Whether something was seen of a product under this root.
+    pub fn knows(&self, product: &Product) -> bool {
+        self.seen.iter().any(|source| source.copies.roles.contains_key(product))
+    }
+
+    /// Refuses a product that a project other than the chosen one has: which one
+    /// is meant must not depend on who answers.
+    pub fn refuse_ambiguous(all: &[Self], chosen: usize, product: &Product) -> Result<(), CommandError> {
+        if all.iter().enumerate().any(|(index, pinned)| index != chosen && pinned.knows(product)) {
+            return Err(ambiguous(product));
+        }
+        Ok(())
+    }
+
     /// Which of several roots a repository belongs to: the one that it serves.
     pub fn of_repository(all: &[Self], files: &dyn Files) -> Result<usize, CommandError> {
         if all.len() == 1 {
@@ -92,6 +108,12 @@ impl Pinned {
     }
 }
 
+/// Two trusted projects have a product of one name.
+pub fn ambiguous(product: &Product) -> CommandError {
+    CommandError::usage(format!("two projects that you trust have a product {product}; nothing was verified"))
+        .hint("name the root of the project that you mean with --root")
+}
+
 /// Says so where a project has switched safety rules off.
 pub fn warn_if_insecure(trust: &Trust, ui: &Ui) {
     let insecure: Vec<String> = trust.policy().insecure.iter().map(|name| printable(name)).collect();
@@ -101,6 +123,15 @@ pub fn warn_if_insecure(trust: &Trust, ui: &Ui) {
 }
 
 /// A repository by path or URL.
-pub fn open_repository(place: &str) -> Arc<dyn Files> {
-    if Url::is_url(place) { Arc::new(Url::new(place)) } else { Arc::new(Folder::new(place)) }
+///
+/// # Errors
+/// There is no such folder.
+pub fn open_repository(place: &str) -> Result<Arc<dyn Files>, TransportError> {
+    if Url::is_url(place) {
+        Ok(Arc::new(Url::new(place)))
+    } else if Path::new(place).is_dir() {
+        Ok(Arc::new(Folder::new(place)))
+    } else {
+        Err(TransportError::NoFolder(place.to_owned()))
+    }
 }

@@ -21,6 +21,9 @@ pub enum Kind {
     Checksums,
     /// `provenance.intoto.json`.
     Provenance,
+    /// A claim: what one holder's build gave. No role lists it; its own signature
+    /// counts.
+    Claim,
 }
 
 /// One file of a release: its published name, kind, size in bytes and digest.

@@ -30,11 +30,11 @@ pub fn render(repository: &str, site: Option<&str>, products: &[(Product, Produc
             for name in files.keys() {
                 let _ = writeln!(page, "<li><a href=\"releases/{product}/{version}/{name}\">{name}</a></li>");
             }
-            let bundle = crate::manifest::release::bundle_file(product, version);
-            let _ = writeln!(page, "<li><a href=\"releases/{product}/{version}/{bundle}\">{bundle}</a></li>");
             page.push_str("</ul>\n</li>\n");
         }
         page.push_str("</ul>\n");
+        let bundle = format!("{product}{}", crate::manifest::bundle::SUFFIX);
+        let _ = writeln!(page, "<p>To verify them without network: <a href=\"bundles/{bundle}\">{bundle}</a></p>");
     }
     page.push_str("</body>\n</html>\n");
     page.into_bytes()

@@ -67,6 +67,36 @@ pub fn read_plain(path: &Path, max: u64) -> Result<Option<Vec<u8>>, TransportErr
     super::read_bounded(file, Some(length), max, place).map(Some)
 }
 
+impl Folder {
+    /// Every file below the folder, links and other things that are no folders
+    /// included, by relative paths with `/`, sorted.
+    ///
+    /// # Errors
+    /// A folder cannot be read; there are more than `max` files.
+    pub fn list(&self, max: usize) -> Result<Vec<String>, TransportError> {
+        let mut found = Vec::new();
+        let mut pending = vec![PathBuf::new()];
+        while let Some(below) = pending.pop() {
+            let folder = self.root.join(&below);
+            let read = |source| TransportError::Read { place: folder.display().to_string(), source };
+            for entry in folder.read_dir().map_err(read)? {
+                let entry = entry.map_err(read)?;
+                let path = below.join(entry.file_name());
+                if entry.file_type().map_err(read)?.is_dir() {
+                    pending.push(path);
+                } else if found.len() < max {
+                    let segments: Vec<_> = path.iter().map(|segment| segment.to_string_lossy()).collect();
+                    found.push(segments.join("/"));
+                } else {
+                    return Err(TransportError::TooMany { place: self.place(), max });
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
 impl Files for Folder {
     fn open(&self, path: &str) -> Result<Option<Opened>, TransportError> {
         Ok(open_plain(&self.root.join(path))?

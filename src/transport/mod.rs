@@ -96,6 +96,17 @@ pub enum TransportError {
         /// The limit in bytes.
         max: u64,
     },
+    /// A folder with more files than a repository has.
+    #[error("{place} has more than {max} files")]
+    TooMany {
+        /// Which folder.
+        place: String,
+        /// The limit.
+        max: usize,
+    },
+    /// There is no such folder.
+    #[error("there is no folder {0}")]
+    NoFolder(String),
     /// The server answered with an error.
     #[error("{place} answered with status {status}")]
     Status {

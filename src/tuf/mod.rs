@@ -16,6 +16,11 @@ mod provider;
 pub mod served;
 
 use jiff::Timestamp;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::manifest::json;
+use crate::manifest::json::JsonError;
 
 pub use client::Client;
 pub use client::Copies;
@@ -34,6 +39,23 @@ pub const SPEC_VERSION: &str = "1.0.34";
 /// it: whether something is expired is judged once, by `verify`, which must be
 /// able to say STALE instead of failing.
 pub const BEFORE_ALL: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// A metadata file in the compact form of [`crate::manifest::json`], with only
+/// what signatures cover and the signatures: whoever served it may have added
+/// spaces or members.
+///
+/// # Errors
+/// Not a metadata file.
+pub fn compact(file: &[u8]) -> Result<Vec<u8>, JsonError> {
+    let mut value: Value = serde_json::from_slice(file)?;
+    let signatures: Vec<Value> = value["signatures"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|signature| json!({ "keyid": signature["keyid"], "sig": signature["sig"] }))
+        .collect();
+    json::to_vec(&json!({ "signatures": signatures, "signed": value["signed"].take() }))
+}
 
 /// Installs the pure-Rust cryptography for reading TUF. Call it first; calling
 /// it again does nothing.

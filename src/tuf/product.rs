@@ -15,6 +15,7 @@ use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::names::quoted;
+use crate::manifest::release;
 
 /// The member of `signed` that lists withdrawn releases; append-only.
 pub const WITHDRAWN: &str = "x-release-withdrawn";
@@ -56,8 +57,8 @@ pub enum ProductRoleError {
     /// A target without a usable SHA-256.
     #[error("role lists {} without a SHA-256 in lower-case hex", quoted(.0))]
     NoDigest(String),
-    /// A target whose kind cannot be read.
-    #[error("role lists {} with an unknown kind", quoted(.0))]
+    /// A target whose kind cannot be read, or does not go with its name.
+    #[error("role lists {} with a wrong kind", quoted(.0))]
     Kind(String),
     /// Malformed list of withdrawn releases.
     #[error("`{WITHDRAWN}` is malformed: {0}")]
@@ -96,6 +97,16 @@ impl ProductRole {
                 Some(_) => serde_json::from_value(kind.clone()).unwrap_or(Kind::File),
                 None => return Err(ProductRoleError::Kind(path.clone())),
             };
+            // Claims need not name these two; nothing else may pass as one of them.
+            let about = match name.as_str() {
+                release::CHECKSUMS => Kind::Checksums,
+                release::PROVENANCE => Kind::Provenance,
+                _ => Kind::File,
+            };
+            let exempt = |kind| matches!(kind, Kind::Checksums | Kind::Provenance);
+            if (exempt(kind) || exempt(about)) && kind != about {
+                return Err(ProductRoleError::Kind(path.clone()));
+            }
             let artifact = Artifact { name: name.clone(), kind, length: target.length, sha256 };
             releases.entry(version).or_default().insert(name, artifact);
         }

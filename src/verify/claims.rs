@@ -95,7 +95,7 @@ fn supposed<'a>(trust: &'a Trust, envelope: &Envelope) -> &'a str {
 }
 
 /// What was built, as the product role lists it: all but the files that the
-/// terminal writes about a build.
+/// terminal writes about a build, whose names and kinds belong together.
 fn artifacts(trust: &Trust, version: &Version) -> BTreeMap<String, Sha256> {
     let files = trust.listing().releases.get(version);
     files

@@ -15,10 +15,14 @@ use super::trust::Staleness;
 use crate::manifest::Artifact;
 use crate::manifest::FileName;
 use crate::manifest::Holder;
+use crate::manifest::Kind;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
+use crate::manifest::claim::Statement;
 use crate::manifest::dsse::Envelope;
+use crate::manifest::json;
+use crate::manifest::release;
 
 /// A file to judge: the name that it goes by, and its content.
 #[derive(Debug, Clone)]
@@ -72,6 +76,10 @@ pub struct Facts {
     pub sealed: Option<Timestamp>,
     /// Who said that it is the newest.
     pub freshness: Origin,
+    /// The project: where it says that it serves its newest state.
+    pub project: String,
+    /// The pinned root that led here.
+    pub root: Sha256,
     /// The safety rules that the project has switched off.
     pub insecure: Vec<String>,
 }
@@ -106,7 +114,10 @@ impl Judge {
     /// # Errors
     /// REJECTED, with the reason.
     pub fn judge(&mut self, subject: &Subject, now: Timestamp) -> Result<Verdict, Rejection> {
-        let (version, artifact) = self.find(subject)?;
+        let (version, artifact) = match self.find_claim(subject) {
+            Some(found) => found,
+            None => self.find(subject)?,
+        };
         if !self.built.contains_key(&version) {
             let built = claims::check(&self.trust, &version, &self.claims)?;
             self.built.insert(version.clone(), built);
@@ -118,6 +129,25 @@ impl Judge {
     /// Adds claims that were found elsewhere.
     pub fn add_claims(&mut self, claims: impl IntoIterator<Item = Envelope>) {
         self.claims.extend(claims);
+    }
+
+    /// The release that a file belongs to, if the file is one of the claims that
+    /// are known, under its own name.
+    pub fn find_claim(&self, subject: &Subject) -> Option<(Version, Artifact)> {
+        self.claims.iter().find_map(|envelope| {
+            let bytes = json::to_vec(envelope).ok()?;
+            if Sha256::of(&bytes) != subject.sha256 {
+                return None;
+            }
+            let keyid = envelope.signatures().ok()?.first()?.0.to_owned();
+            let holder = &self.trust.policy().claims.get(&keyid)?.holder;
+            let statement = Statement::parse(&envelope.payload().ok()?).ok()?;
+            let version: Version = statement.version()?.parse().ok()?;
+            let name: FileName = release::claim_file(holder).parse().ok()?;
+            let is_meant = name.as_str() == subject.name && statement.product() == Some(self.trust.product().as_str());
+            let artifact = Artifact { name, kind: Kind::Claim, length: subject.length, sha256: subject.sha256 };
+            (is_meant && self.trust.listing().releases.contains_key(&version)).then_some((version, artifact))
+        })
     }
 
     /// The release that a file belongs to, and the file as it is listed.
@@ -164,7 +194,9 @@ pub fn verdict(trust: &Trust, version: &Version, artifact: &Artifact, built: Bui
         threshold: signers.threshold,
         built,
         good_until: trust.good_until(),
-        sealed: trust.sealed(),
+        sealed: trust.project().sealed(),
+        project: trust.policy().repository.clone(),
+        root: trust.project().pinned(),
         freshness: trust.freshness_origin().clone(),
         insecure: trust.policy().insecure.clone(),
     });

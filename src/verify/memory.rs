@@ -74,13 +74,14 @@ impl Memory {
     /// The file cannot be written.
     pub fn remember(&self, trust: &Trust) -> Result<(), MemoryError> {
         let path = self.folder.join(format!("{}.json", trust.product()));
-        let bytes = trust.to_remember().to_vec().map_err(|error| Self::error(&path, error.to_string()))?;
+        let bytes = trust.to_remember().and_then(|bundle| bundle.to_vec());
+        let bytes = bytes.map_err(|error| Self::error(&path, error.to_string()))?;
         let write = || -> io::Result<()> {
             fs::create_dir_all(&self.folder)?;
             // Two runs at once must not replace the newer by the older.
             let lock = File::create(self.folder.join("lock"))?;
             lock.lock()?;
-            if fs::read(&path).is_ok_and(|old| old == bytes) || serial_of(&path) > Some(trust.serial()) {
+            if fs::read(&path).is_ok_and(|old| old == bytes) || age_of(&path) > Some(trust.age()) {
                 return Ok(());
             }
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
@@ -119,6 +120,8 @@ fn number_of(file: &[u8]) -> Option<u64> {
     value["signed"]["version"].as_u64()
 }
 
-fn serial_of(path: &Path) -> Option<u64> {
-    number_of(&recall_one(path).ok()?.timestamp?)
+/// Root number, then the number of the timestamp.
+fn age_of(path: &Path) -> Option<(u64, u64)> {
+    let copies = recall_one(path).ok()?;
+    Some((*copies.roots.keys().next_back()?, number_of(&copies.timestamp?)?))
 }

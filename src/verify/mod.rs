@@ -1,16 +1,19 @@
 //! Is this what was released?
 //!
-//! Three steps, each in a file of its own: [`trust`] finds, role by role, the
-//! newest metadata that the pinned root leads to; [`claims`] asks who rebuilt;
-//! [`judge`] gives a verdict on one file. [`memory`] remembers what was seen,
-//! so that nobody can serve less later. [`repository`] looks at a whole
-//! repository.
+//! Four steps, each in a file of its own: [`project`] finds the newest root,
+//! policy and freshness that the pinned root leads to, [`trust`] the newest role
+//! of a product; [`claims`] asks who rebuilt; [`judge`] gives a verdict on one
+//! file. [`memory`] remembers what was seen, so that nobody can serve less later.
+//! [`repository`] looks at a whole repository.
 //!
 //! Readers and the clock come from the caller. Nothing here prints.
 
 pub mod claims;
+mod found;
+pub mod inventory;
 pub mod judge;
 pub mod memory;
+pub mod project;
 pub mod repository;
 pub mod strict;
 pub mod trust;
@@ -29,7 +32,9 @@ pub use judge::Facts;
 pub use judge::Judge;
 pub use judge::Subject;
 pub use judge::Verdict;
+pub use project::Project;
 pub use trust::Source;
+pub use trust::Staleness;
 pub use trust::Trust;
 
 /// Where a copy of metadata came from.
@@ -130,6 +135,16 @@ pub enum Rejection {
         first: Origin,
         /// The other.
         second: Origin,
+    },
+    /// A snapshot that no longer lists what an older one did.
+    #[error("{origin}: {file} no longer lists {dropped}, which was there before")]
+    Dropped {
+        /// Where it was found.
+        origin: Origin,
+        /// Which snapshot.
+        file: String,
+        /// What it lists no more.
+        dropped: String,
     },
     /// The newest roots trust nothing that was found.
     #[error("no usable {file} was found")]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Origin;
+use super::Project;
 use super::Rejection;
 use super::Source;
 use super::Trust;
@@ -26,6 +27,7 @@ use crate::manifest::Version;
 use crate::manifest::bundle;
 use crate::manifest::dsse;
 use crate::manifest::dsse::Envelope;
+use crate::manifest::names::quoted;
 use crate::manifest::release;
 use crate::parallel::in_parallel;
 use crate::progress::Event;
@@ -50,6 +52,8 @@ pub struct Checked {
 pub struct Whole {
     /// The metadata that it serves.
     pub served: Source,
+    /// What is trusted about the project.
+    pub project: Project,
     /// What it holds of each product that has had a release.
     pub products: Vec<Checked>,
 }
@@ -82,17 +86,32 @@ pub fn fetch(
     Ok((Source { origin, copies }, loaded))
 }
 
-/// What the repository and everything else known lead to, for one product.
+/// What the repository and everything else known lead to.
 ///
 /// # Errors
-/// As [`Trust::establish`]; also a repository that serves less than was seen.
+/// As [`Project::establish`]; also a repository that serves less than was seen.
+pub fn project_of(served: &Source, pinned_root: &[u8], others: &[Source]) -> Result<Project, Rejection> {
+    let alone = Project::establish(pinned_root, std::slice::from_ref(served))?;
+    let project = Project::establish(pinned_root, &joined(served, others))?;
+    project.refuse_rollback(&alone)?;
+    Ok(project)
+}
+
+/// The same for one product.
+///
+/// # Errors
+/// As [`project_of`], and [`Trust::establish`].
 pub fn trust_of(served: &Source, product: &Product, pinned_root: &[u8], others: &[Source]) -> Result<Trust, Rejection> {
     let alone = Trust::establish(pinned_root, product, std::slice::from_ref(served))?;
-    let mut sources = others.to_vec();
-    sources.push(served.clone());
-    let trust = Trust::establish(pinned_root, product, &sources)?;
+    let trust = Trust::establish(pinned_root, product, &joined(served, others))?;
     trust.refuse_rollback(&alone)?;
     Ok(trust)
+}
+
+fn joined(served: &Source, others: &[Source]) -> Vec<Source> {
+    let mut sources = others.to_vec();
+    sources.push(served.clone());
+    sources
 }
 
 /// The claims about a release that a repository serves.
@@ -140,6 +159,10 @@ pub fn check(
     progress: &dyn Progress,
 ) -> Result<Whole, VerifyError> {
     let (served, products) = fetch(files, pinned_root, None)?;
+    let project = project_of(&served, pinned_root, seen)?;
+    if extent == Extent::Everything {
+        check_top_level(files.as_ref(), &project, progress)?;
+    }
     let mut checked = Vec::new();
     for product in products {
         let trust = trust_of(&served, &product, pinned_root, seen)?;
@@ -160,7 +183,21 @@ pub fn check(
         }
         checked.push(Checked { trust, files: verdicts });
     }
-    Ok(Whole { served, products: checked })
+    Ok(Whole { served, project, products: checked })
+}
+
+/// Verifies the files of the top-level role: policy and certificates.
+fn check_top_level(files: &dyn Files, project: &Project, progress: &dyn Progress) -> Result<(), VerifyError> {
+    for (path, sha256, length) in project.files() {
+        let place = format!("{}/metadata/N.targets.json", files.place());
+        let (Some((folder, file)), Some(sha256)) = (path.rsplit_once('/'), sha256) else {
+            return Err(Rejection::File { place, reason: format!("lists {} without a SHA-256", quoted(path)) }.into());
+        };
+        let path: Result<RepoPath, _> = format!("targets/{folder}/{sha256}.{file}").parse();
+        let path = path.map_err(|error| Rejection::File { place, reason: format!("lists {error}") })?;
+        check_file(files, path.as_str(), sha256, length, progress)?;
+    }
+    Ok(())
 }
 
 /// Verifies one release: its files under both names, claims, checksums, bundle.

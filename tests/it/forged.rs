@@ -257,3 +257,92 @@ fn the_online_key_alone_cannot_bring_back_an_old_manifest() {
     let file = lab.download("1.1", "kestrel-1.1");
     lab.verify(&[&file]).exits(0);
 }
+
+#[test]
+fn a_release_that_was_not_built_cannot_pass_as_a_file_about_a_build() {
+    for kind in ["provenance", "checksums", "claim", "file"] {
+        let lab = Lab::released();
+        let mut forger = Forger::new(&lab);
+        // Two release managers' keys, and no claim key.
+        forger.role = forger.sign(&forger.role.clone(), &["alice-release", "bob-release"], |signed| {
+            Forger::add_release(signed, "kestrel/1.0/kestrel-1.0-setup", EVIL);
+            signed["targets"]["kestrel/1.0/kestrel-1.0-setup"]["custom"]["kind"] = json!(kind);
+        });
+        forger.seal();
+        let file = offer(&lab, "kestrel-1.0-setup", &forger.bundle(claims(&lab)));
+        lab.verify(&[&file]).exits(REJECTED);
+    }
+}
+
+/// The old quorum's fork of the roots, as a bundle, and the project's own next
+/// root, which takes their keys away, on the mirror.
+fn forked_roots(lab: &Lab) -> Vec<u8> {
+    let mut thieves = Forger::new(lab);
+    let fork = thieves.sign(&thieves.roots[0].clone(), &["alice-root", "bob-root"], |signed| {
+        signed["version"] = json!(2);
+        signed["expires"] = json!("2040-01-01T00:00:00Z");
+    });
+    thieves.roots.push(fork);
+    thieves.seal_as(90);
+    let bundle = thieves.bundle(claims(lab));
+
+    let mut project = Forger::new(lab);
+    let (id, key, object) = Forger::fresh_key("dave-root");
+    let keys = [project.key("alice-root"), project.key("carol-root"), (id.clone(), key)];
+    let (carol, _) = project.key("carol-root");
+    let root = Forger::sign_with(&project.roots[0].clone(), &keys, |signed| {
+        signed["version"] = json!(2);
+        signed["keys"][&id] = object;
+        signed["roles"]["root"]["keyids"] = json!([carol, id]);
+    });
+    project.roots.push(root);
+    project.serve();
+    bundle
+}
+
+#[test]
+fn two_next_roots_are_one_too_many() {
+    let lab = Lab::released();
+    let bundle = forked_roots(&lab);
+    lab.verify(&["mirror"]).exits(0);
+    lab.write("forged/kestrel-1.0", lab.read("mirror/releases/kestrel/1.0/kestrel-1.0"));
+    lab.write("forged/kestrel.bundle.json", bundle);
+    // Who has seen the project's root, and who asks it only now.
+    lab.verify(&["forged/kestrel-1.0"]).exits(REJECTED).says("two different 2.root.json are validly signed");
+    std::fs::remove_dir_all(lab.path("data")).unwrap();
+    lab.verify(&["forged/kestrel-1.0", "--repository", "mirror"])
+        .exits(REJECTED)
+        .says("two different 2.root.json are validly signed");
+    lab.verify(&["mirror"]).exits(0);
+}
+
+#[test]
+fn memory_goes_on_after_the_online_key_was_stolen_and_replaced() {
+    let lab = Lab::released();
+    let mut thief = Forger::new(&lab);
+    thief.seal_as(1000);
+    thief.serve();
+    lab.verify(&["mirror"]).exits(0);
+    lab.copy("mirror", "thief");
+
+    // A new root replaces the online key; numbers begin where the project was.
+    let mut project = Forger::new(&lab);
+    let (id, key, object) = Forger::fresh_key("online2");
+    let root = project.sign(&project.roots[0].clone(), &["alice-root", "bob-root"], |signed| {
+        signed["version"] = json!(2);
+        signed["keys"][&id] = object;
+        signed["roles"]["timestamp"]["keyids"] = json!([id]);
+        signed["roles"]["snapshot"]["keyids"] = json!([id]);
+    });
+    project.roots.push(root);
+    let keys = [(id, key)];
+    for serial in [5, 6] {
+        project.seal_with(serial, &keys);
+        project.serve();
+        lab.verify(&["mirror"]).exits(0);
+        lab.copy("mirror", &format!("mirror.{serial}"));
+    }
+    lab.verify(&["mirror.5"]).exits(REJECTED).says("timestamp number 5, but 6 was seen before");
+    lab.verify(&["thief"]).exits(REJECTED).says("root number 1, but 2 was seen before");
+    lab.verify(&["mirror.6"]).exits(0);
+}

@@ -15,5 +15,6 @@ mod forged;
 mod interop;
 mod invariants;
 mod resume;
+mod served;
 mod source;
 mod verify;

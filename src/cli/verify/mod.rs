@@ -1,6 +1,6 @@
 //! `release verify`: is this what was released?
 
-mod bench;
+mod judges;
 mod report;
 
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 
 use jiff::Timestamp;
 
-use self::bench::Bench;
-use self::bench::Places;
+use self::judges::Judges;
+use self::judges::Places;
 use self::report::Outcome;
 use super::error;
 use super::error::CommandError;
@@ -29,11 +29,17 @@ use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Stage;
 use crate::transport;
+use crate::transport::Folder;
 use crate::transport::Url;
+use crate::verify::Project;
 use crate::verify::Subject;
 use crate::verify::Verdict;
+use crate::verify::inventory;
 use crate::verify::repository;
 use crate::verify::repository::Extent;
+
+/// A folder with more files than this is not verified as a repository.
+const MAX_FILES: usize = 2_000_000;
 
 /// Is this what was released?
 ///
@@ -96,31 +102,47 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
         if Url::is_url(path) || folder.join("metadata").is_dir() {
             outcomes.extend(whole_repository(path, &pinned, now, ui)?);
         } else if folder.is_dir() {
-            let found = downloads_in(folder, ui)?;
-            if found.is_empty() {
-                return Err(CommandError::failed(format!("{path} holds nothing to verify")));
-            }
-            files.extend(found);
+            files.extend(downloads_in(folder)?);
         } else {
             files.push(folder.to_owned());
         }
+    }
+    let means = set_means_apart(&mut files, ui);
+    if files.is_empty() && outcomes.is_empty() {
+        return Err(CommandError::usage("there is nothing to verify: name a file that was released")
+            .hint("bundles and OpenPGP signatures are what files are verified with"));
     }
     if args.name.is_some() && (files.len() != 1 || args.paths.len() != 1) {
         return Err(CommandError::usage("--as goes with exactly one file"));
     }
     outcomes.extend(judge_all(&files, args.name.as_deref(), &places, now)?);
+    // Whoever sees a folder VERIFIED takes all in it for good.
+    outcomes.extend(means.iter().filter_map(|path| {
+        let refused = places.check_file(path).err()?;
+        Some(Outcome::failed(path.display().to_string(), refused))
+    }));
     Ok(report::report(&outcomes, ui))
 }
 
 fn whole_repository(place: &str, pinned: &[Pinned], now: Timestamp, ui: &Ui) -> Result<Vec<Outcome>, CommandError> {
-    let files = pinned::open_repository(place);
+    let files = pinned::open_repository(place)?;
     let pinned = &pinned[Pinned::of_repository(pinned, files.as_ref())?];
-    let checked = match repository::check(&files, &pinned.root, pinned.seen(), Extent::Everything, now, ui) {
-        Ok(whole) => whole.products,
+    let whole = match repository::check(&files, &pinned.root, pinned.seen(), Extent::Everything, now, ui) {
+        Ok(whole) => whole,
         Err(error) => return Ok(vec![Outcome::failed(place.to_owned(), error.into())]),
     };
     let mut outcomes = Vec::new();
-    for product in checked {
+    if !Url::is_url(place) {
+        let paths = Folder::new(place).list(MAX_FILES)?;
+        for path in inventory::unaccounted(files.as_ref(), &whole, paths) {
+            let reason = "no metadata speaks of it: it is not part of any release";
+            outcomes.push(Outcome::failed(format!("{place}/{path}"), CommandError::new(error::REJECTED, reason)));
+        }
+    }
+    if whole.products.is_empty() {
+        outcomes.push(no_release(place, &whole.project, now));
+    }
+    for product in whole.products {
         pinned.remember(&product.trust, ui);
         pinned::warn_if_insecure(&product.trust, ui);
         outcomes.extend(product.files.into_iter().map(|verdict| {
@@ -131,21 +153,36 @@ fn whole_repository(place: &str, pinned: &[Pinned], now: Timestamp, ui: &Ui) -> 
     Ok(outcomes)
 }
 
-/// The files of a folder of downloads. Bundles are what they are verified with.
-fn downloads_in(folder: &Path, ui: &Ui) -> Result<Vec<PathBuf>, CommandError> {
+/// A repository whose metadata is good, and which has released nothing yet.
+fn no_release(place: &str, project: &Project, now: Timestamp) -> Outcome {
+    let stale: Vec<String> = project.stale(now).iter().map(ToString::to_string).collect();
+    let error = if stale.is_empty() {
+        CommandError::failed("it holds no release yet, so there is nothing to verify")
+    } else {
+        CommandError::new(error::STALE, format!("it holds no release, and {}", stale.join("; ")))
+    };
+    Outcome::failed(place.to_owned(), error)
+}
+
+/// All that lies in a folder of downloads.
+fn downloads_in(folder: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let failed = |error: std::io::Error| CommandError::failed(format!("cannot read {}: {error}", folder.display()));
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name == release::CHECKSUMS_SIGNATURE {
-            ui.say(&format!("Skipped {name}: OpenPGP signatures; check them with `sqv` or `gpg`."));
-        } else if !name.ends_with(bundle::SUFFIX) {
-            paths.push(entry.path());
-        }
-    }
+    let entries = fs::read_dir(folder).map_err(failed)?;
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(failed)?;
     paths.sort();
     Ok(paths)
+}
+
+/// Takes out what files are verified with, and gives the bundles.
+fn set_means_apart(files: &mut Vec<PathBuf>, ui: &Ui) -> Vec<PathBuf> {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let signatures = files.extract_if(.., |path| name(path) == release::CHECKSUMS_SIGNATURE).count();
+    if signatures > 0 {
+        let what = release::CHECKSUMS_SIGNATURE;
+        ui.say(&format!("Skipped {what}: OpenPGP signatures; check them with `sqv` or `gpg`."));
+    }
+    files.extract_if(.., |path| name(path).ends_with(bundle::SUFFIX)).collect()
 }
 
 /// Hashes all files, then judges one after the other.
@@ -155,22 +192,22 @@ fn judge_all(
     places: &Places<'_>,
     now: Timestamp,
 ) -> Result<Vec<Outcome>, CommandError> {
-    let mut benches: BTreeMap<PathBuf, Bench> = BTreeMap::new();
+    let mut seated: BTreeMap<PathBuf, Judges> = BTreeMap::new();
     let mut outcomes = Vec::new();
     for (path, subject) in paths.iter().zip(hash_all(paths, places.ui)) {
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        let bench = match benches.entry(folder) {
+        let judges = match seated.entry(folder) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let bench = Bench::seat(entry.key(), places)?;
-                entry.insert(bench)
+                let judges = Judges::seat(entry.key(), places)?;
+                entry.insert(judges)
             }
         };
         let verdict: Result<Verdict, CommandError> = subject.and_then(|mut subject| {
             if let Some(name) = name {
                 name.clone_into(&mut subject.name);
             }
-            bench.judge(path, &subject, places, now)
+            judges.judge(path, &subject, places, now)
         });
         let shown = path.display().to_string();
         outcomes.push(match verdict {

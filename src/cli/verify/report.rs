@@ -59,7 +59,6 @@ pub(super) fn report(outcomes: &[Outcome], ui: &Ui) -> u8 {
         return code;
     }
     match outcomes {
-        [] => ui.data("VERIFIED: no release yet"),
         [only] => {
             headline(ui, only.code, &file_name(&only.path));
             if let Some(facts) = &only.facts {
@@ -69,6 +68,7 @@ pub(super) fn report(outcomes: &[Outcome], ui: &Ui) -> u8 {
         }
         many => several(ui, many),
     }
+    hints(ui, outcomes);
     code
 }
 
@@ -114,6 +114,7 @@ fn describe(facts: &Facts) -> String {
     let built_by = people(&facts.built.by);
     let mut lines = vec![
         format!("  release     {} {}", facts.product, facts.version),
+        format!("  project     {} (root {})", printable(&facts.project), facts.root.short()),
         format!("  signed by   {} ({signed} of {of}; {} needed)", people(&facts.signed_by), facts.threshold),
         match facts.built.need {
             1 => format!("  built by    {built_by} (no independent rebuild needed)"),
@@ -143,9 +144,6 @@ fn reasons(ui: &Ui, outcome: &Outcome) {
             }
         });
     }
-    if !outcome.stale.is_empty() {
-        ui.say("\nhint: get the newest bundle or go online; if it stays STALE, ask the project");
-    }
     let Some(error) = &outcome.error else {
         return;
     };
@@ -153,11 +151,23 @@ fn reasons(ui: &Ui, outcome: &Outcome) {
     for cause in error.causes() {
         ui.data(&format!("  because     {cause}"));
     }
-    for hint in error.hints() {
-        ui.say(&format!("\nhint: {hint}"));
+}
+
+/// What to do, once for all.
+fn hints(ui: &Ui, outcomes: &[Outcome]) {
+    let mut hints: Vec<&str> = Vec::new();
+    for outcome in outcomes {
+        hints.extend(outcome.error.iter().flat_map(CommandError::hints).map(String::as_str));
+        if !outcome.stale.is_empty() {
+            hints.push("get the newest bundle or go online; if it stays STALE, ask the project");
+        }
+        if outcome.code == error::REJECTED {
+            hints.push("do not use it; get it again from another place, and tell the project");
+        }
     }
-    if outcome.code == error::REJECTED {
-        ui.say("\nhint: do not use it; get it again from another place, and tell the project");
+    let mut said = BTreeSet::new();
+    for hint in hints.into_iter().filter(|hint| said.insert(*hint)) {
+        ui.say(&format!("\nhint: {hint}"));
     }
 }
 
@@ -181,6 +191,8 @@ fn to_json(outcome: &Outcome) -> Value {
             "release": facts.version,
             "file": facts.artifact.name,
             "kind": facts.artifact.kind,
+            "project": facts.project,
+            "root": facts.root,
             "sha256": facts.artifact.sha256,
             "length": facts.artifact.length,
             "signed_by": facts.signed_by,

@@ -111,16 +111,31 @@ impl<'a> Forger<'a> {
 
     pub fn seal_as(&mut self, serial: u64) {
         let keys = [self.key(&self.online)];
+        self.seal_with(serial, &keys);
+    }
+
+    /// The next number, with a snapshot that lists no product.
+    pub fn seal_without_product(&mut self) {
+        let keys = [self.key(&self.online)];
+        let listed = BTreeMap::from([("targets.json".to_owned(), MetaEntry::of(number(&self.targets), &self.targets))]);
+        self.seal_listing(number(&self.timestamp) + 1, &keys, &listed);
+    }
+
+    pub fn seal_with(&mut self, serial: u64, keys: &[(String, SoftwareKey)]) {
         let meta = BTreeMap::from([
             ("targets.json".to_owned(), MetaEntry::of(number(&self.targets), &self.targets)),
             ("kestrel.json".to_owned(), MetaEntry::of(number(&self.role), &self.role)),
         ]);
+        self.seal_listing(serial, keys, &meta);
+    }
+
+    fn seal_listing(&mut self, serial: u64, keys: &[(String, SoftwareKey)], meta: &BTreeMap<String, MetaEntry>) {
         let expires: Timestamp = value(&self.timestamp)["signed"]["expires"].as_str().unwrap().parse().unwrap();
-        let snapshot = Draft::snapshot(serial, expires, &meta).to_file().unwrap();
-        self.snapshot = Self::sign_with(&snapshot, &keys, |_| {});
+        let snapshot = Draft::snapshot(serial, expires, meta).to_file().unwrap();
+        self.snapshot = Self::sign_with(&snapshot, keys, |_| {});
         let entry = MetaEntry::of(serial, &self.snapshot);
         let timestamp = Draft::timestamp(serial, expires, &entry, Timestamp::UNIX_EPOCH).to_file().unwrap();
-        self.timestamp = Self::sign_with(&timestamp, &keys, |_| {});
+        self.timestamp = Self::sign_with(&timestamp, keys, |_| {});
     }
 
     /// Puts all of it on the mirror.

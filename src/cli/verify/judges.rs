@@ -2,6 +2,7 @@
 //! was seen before, and from repositories.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ pub(super) struct Places<'a> {
 }
 
 /// One judge for each product that is known at a place.
-pub(super) struct Bench {
+pub(super) struct Judges {
     judges: Vec<Judge>,
     /// Why bundles there could not be used.
     refused: Vec<String>,
@@ -54,18 +55,18 @@ struct Evidence {
 }
 
 /// Bundles with their names, and why others could not be read.
-type Found = (Vec<(String, Bundle)>, Vec<String>);
+type Found = (Vec<(PathBuf, Bundle)>, Vec<String>);
 
 type ByProduct = BTreeMap<(usize, Product), Evidence>;
 
-impl Bench {
+impl Judges {
     /// Finds the bundles in `folder` (or the one that was named), asks the
     /// repositories, and seats the judges.
     pub(super) fn seat(folder: &Path, places: &Places<'_>) -> Result<Self, CommandError> {
         let (bundles, mut refused) = places.bundles(folder)?;
         let mut known = ByProduct::new();
-        for (name, bundle) in bundles {
-            match places.check(&name, &bundle) {
+        for (path, bundle) in bundles {
+            match places.check(&name_of(&path), &bundle) {
                 Ok((root, source)) => {
                     let evidence = known.entry((root, bundle.product)).or_default();
                     evidence.sources.push(source);
@@ -78,6 +79,12 @@ impl Bench {
             places.ask_repositories(&mut known)?;
         }
         let mut judges = Vec::new();
+        for (root, product) in known.keys() {
+            Pinned::refuse_ambiguous(places.pinned, *root, product)?;
+            if known.keys().any(|(other, same)| other != root && same == product) {
+                return Err(pinned::ambiguous(product));
+            }
+        }
         for ((root, product), evidence) in known {
             let pinned = &places.pinned[root];
             let mut sources = pinned.seen().to_vec();
@@ -105,13 +112,14 @@ impl Bench {
     ) -> Result<Verdict, CommandError> {
         let rank = |judge: &Judge| match judge.find(subject) {
             Ok(_) => 0,
+            Err(_) if judge.find_claim(subject).is_some() => 0,
             Err(Rejection::Renamed { .. }) => 1,
             Err(Rejection::Altered { .. }) => 2,
             Err(_) => 3,
         };
         let Some(judge) = self.judges.iter_mut().min_by_key(|judge| rank(judge)) else {
             return Err(if self.refused.is_empty() {
-                nothing_known(path, places.offline)
+                nothing_known(path, places)
             } else {
                 CommandError::new(error::REJECTED, self.refused.join("; "))
             });
@@ -120,7 +128,7 @@ impl Bench {
         if let Origin::Repository(place) = judge.trust().origin().clone()
             && let Ok((version, _)) = judge.find(subject)
         {
-            let files = pinned::open_repository(&place);
+            let files = pinned::open_repository(&place)?;
             let claims = repository::claims_of(files.as_ref(), judge.trust(), &version)?;
             judge.add_claims(claims);
         }
@@ -138,7 +146,7 @@ impl Places<'_> {
     fn bundles(&self, folder: &Path) -> Result<Found, CommandError> {
         if let Some(path) = self.bundle {
             let named = read_bundle(path)?;
-            return Ok((vec![(name_of(path), named)], Vec::new()));
+            return Ok((vec![(path.to_owned(), named)], Vec::new()));
         }
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let mut paths: Vec<PathBuf> = fs::read_dir(folder)
@@ -152,11 +160,18 @@ impl Places<'_> {
         let (mut bundles, mut refused) = (Vec::new(), Vec::new());
         for path in paths {
             match read_bundle(&path) {
-                Ok(bundle) => bundles.push((name_of(&path), bundle)),
+                Ok(bundle) => bundles.push((path, bundle)),
                 Err(error) => refused.push(error.message().to_owned()),
             }
         }
         Ok((bundles, refused))
+    }
+
+    /// Whether a file is a bundle of a project that is trusted.
+    pub(super) fn check_file(&self, path: &Path) -> Result<(), CommandError> {
+        let bundle = read_bundle(path)?;
+        self.check(&name_of(path), &bundle)?;
+        Ok(())
     }
 
     /// Checks a bundle under each root until one is in it.
@@ -177,7 +192,7 @@ impl Places<'_> {
         let recorded = self.pinned.iter().enumerate();
         let asked: Vec<(usize, String)> = match self.repository {
             Some(place) => {
-                let files = pinned::open_repository(place);
+                let files = pinned::open_repository(place)?;
                 vec![(Pinned::of_repository(self.pinned, files.as_ref())?, place.to_owned())]
             }
             None => recorded.filter_map(|(index, pinned)| Some((index, pinned.repository.clone()?))).collect(),
@@ -188,12 +203,15 @@ impl Places<'_> {
             // With a bundle only its product is of interest, without one any may be.
             let wanted: Vec<Option<&Product>> =
                 if of_bundles.is_empty() { vec![None] } else { of_bundles.iter().map(Some).collect() };
-            let files = pinned::open_repository(&place);
+            let files = pinned::open_repository(&place)?;
             for product in wanted {
                 self.ui.event(Event::Request(&place));
                 match repository::fetch(&files, &self.pinned[root].root, product) {
                     Ok((source, loaded)) => {
-                        for product in loaded {
+                        // Also where it hides a product: that it does must show.
+                        let seen = self.pinned[root].seen().iter().flat_map(|seen| seen.copies.roles.keys());
+                        let asked = product.map_or_else(|| seen.cloned().collect(), |product| vec![product.clone()]);
+                        for product in loaded.into_iter().chain(asked).collect::<BTreeSet<_>>() {
                             known.entry((root, product)).or_default().sources.push(source.clone());
                         }
                     }
@@ -228,16 +246,21 @@ fn full(rejection: &Rejection) -> String {
     std::iter::once(error.message()).chain(error.causes().iter().map(String::as_str)).collect::<Vec<_>>().join(": ")
 }
 
-fn nothing_known(path: &Path, offline: bool) -> CommandError {
-    CommandError::failed(format!(
-        "there is no bundle beside {} and no repository to ask, so nothing is known about it",
-        path.display()
-    ))
-    .hint(if offline {
-        "put the *.bundle.json of its release beside it, or name it with --bundle"
-    } else {
-        "put the *.bundle.json of its release beside it, or name one with --bundle or --repository"
-    })
+fn nothing_known(path: &Path, places: &Places<'_>) -> CommandError {
+    let path = path.display();
+    match places.repository {
+        Some(place) => CommandError::failed(format!(
+            "there is no bundle beside {path}, and {place} holds no release, so nothing is known about it"
+        )),
+        None => CommandError::failed(format!(
+            "there is no bundle beside {path} and no repository to ask, so nothing is known about it"
+        ))
+        .hint(if places.offline {
+            "put the *.bundle.json of its release beside it, or name it with --bundle"
+        } else {
+            "put the *.bundle.json of its release beside it, or name one with --bundle or --repository"
+        }),
+    }
 }
 
 fn read_bundle(path: &Path) -> Result<Bundle, CommandError> {

@@ -1,0 +1,94 @@
+//! Which files of a repository's folder nobody has signed for.
+//!
+//! A person who verifies a folder takes what lies in it for verified. A file
+//! that no metadata speaks of must therefore not lie there unnoticed.
+
+use super::repository::Whole;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::manifest::Version;
+use crate::manifest::bundle;
+use crate::manifest::release;
+use crate::tuf::Files;
+
+/// Longer policies and certificates are not ours.
+const MAX_TOP_LEVEL: u64 = 16 << 20;
+
+/// Those of `paths` (relative, with `/`) that no metadata of `whole` speaks of.
+pub fn unaccounted(files: &dyn Files, whole: &Whole, paths: impl IntoIterator<Item = String>) -> Vec<String> {
+    paths.into_iter().filter(|path| !is_accounted(files, whole, path)).collect()
+}
+
+fn is_accounted(files: &dyn Files, whole: &Whole, path: &str) -> bool {
+    // What a push in progress leaves has no name yet, and no reader asks for it.
+    if path.starts_with(".incoming/") {
+        return true;
+    }
+    if path.parse::<RepoPath>().is_err() {
+        return false;
+    }
+    let segments: Vec<&str> = path.split('/').collect();
+    match segments.as_slice() {
+        ["index.html"] | ["metadata", "timestamp.json"] => true,
+        ["metadata", file] => is_role(whole, file),
+        ["keys", file] => is_certificate(file),
+        ["bundles", file] => file.strip_suffix(bundle::SUFFIX).is_some_and(|product| is_product(whole, product)),
+        // An older policy is signed by an older role; its name tells its content.
+        ["targets", "policy" | "keys", _, file] => {
+            let content = files.read(path, MAX_TOP_LEVEL).ok().flatten();
+            content.is_some_and(|bytes| {
+                file.split_once('.').is_some_and(|(hash, _)| hash.parse() == Ok(Sha256::of(&bytes)))
+            })
+        }
+        ["targets", product, version, file] => {
+            let hashed = file.split_once('.').and_then(|(hash, name)| Some((hash.parse::<Sha256>().ok()?, name)));
+            hashed.is_some_and(|(sha256, name)| is_listed(whole, product, version, name, Some(sha256)))
+        }
+        ["releases", product, version, file] => is_listed(whole, product, version, file, None),
+        _ => false,
+    }
+}
+
+/// `N.<role>.json`: old numbers stay, and whoever reads them checks signatures.
+fn is_role(whole: &Whole, file: &str) -> bool {
+    let role = file.strip_suffix(".json").and_then(|stem| stem.split_once('.'));
+    role.is_some_and(|(number, role)| {
+        number.bytes().all(|b| b.is_ascii_digit())
+            && (matches!(role, "root" | "targets" | "snapshot") || is_product(whole, role))
+    })
+}
+
+fn is_certificate(file: &str) -> bool {
+    file.split_once('.').is_some_and(|(fingerprint, kind)| {
+        matches!(kind, "asc" | "gpg") && fingerprint.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
+fn is_product(whole: &Whole, name: &str) -> bool {
+    whole.project.policy().products.keys().any(|product| product.as_str() == name)
+}
+
+fn is_listed(whole: &Whole, product: &str, version: &str, file: &str, sha256: Option<Sha256>) -> bool {
+    let Some(checked) = whole.products.iter().find(|checked| checked.trust.product().as_str() == product) else {
+        return false;
+    };
+    let Ok(version) = version.parse::<Version>() else {
+        return false;
+    };
+    let listing = checked.trust.listing();
+    if listing.withdrawn.iter().any(|withdrawn| withdrawn.version == version) {
+        return true;
+    }
+    let Some(files) = listing.releases.get(&version) else {
+        return false;
+    };
+    if let Some(listed) = files.values().find(|listed| listed.name.as_str() == file) {
+        return sha256.is_none_or(|sha256| listed.sha256 == sha256);
+    }
+    // Claims and the bundle were checked with the release.
+    let holders = checked.trust.policy().claims.values().map(|key| &key.holder);
+    sha256.is_none()
+        && (file == release::CHECKSUMS_SIGNATURE
+            || file == release::bundle_file(checked.trust.product(), &version)
+            || holders.into_iter().any(|holder| file == release::claim_file(holder)))
+}
