@@ -49,11 +49,14 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
     Pending::finish_interrupted(home)?;
     let folder = home.cut(product, version);
     let (no_product, no_version) = (product.clone(), version.clone());
-    let mut cut = CutState::load(&folder)?.ok_or(AbandonError::NoCut { product: no_product, version: no_version })?;
-    if cut.abandoned {
-        return Ok(());
-    }
+    let mut cut = CutState::load_of(&folder, product, version)?
+        .ok_or(AbandonError::NoCut { product: no_product, version: no_version })?;
     let purpose = format!("{product} {version}");
+    let pending = Pending::find(home)?.filter(|(_, other)| *other == purpose).map(|(serial, _)| serial);
+    if cut.abandoned {
+        // A crash may have left what was to be sealed.
+        return pending.map_or(Ok(()), |serial| Ok(Pending::discard(home, serial)?));
+    }
     let sealed = match cut.sealed {
         Some(serial) => Some(serial),
         None => crate::publish::find(home, &purpose)?,
@@ -62,7 +65,6 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
         return Err(AbandonError::Sealed { product: product.clone(), version: version.clone(), serial });
     }
     let mut journal = home.journal()?;
-    let pending = Pending::find(home)?.filter(|(_, other)| *other == purpose).map(|(serial, _)| serial);
     let number = cut.staged.as_ref().map(|staged| staged.number);
     journal
         .append(now, Event::Abandon { product: product.clone(), release: version.clone(), number, serial: pending })?;

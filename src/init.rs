@@ -94,6 +94,9 @@ pub enum InitError {
         /// How many can.
         have: usize,
     },
+    /// One key under two names: it would count for two people, or two purposes.
+    #[error("keys {0} and {1} of the policy are the same key")]
+    SameKey(KeyName, KeyName),
     /// A file that the policy names is missing and cannot be made.
     #[error("the policy names {}, which does not exist", .0.display())]
     Missing(PathBuf),
@@ -305,7 +308,11 @@ impl KeyIds {
         let mut ids = BTreeMap::new();
         for name in home.policy.keys.keys() {
             let public = sign::load_public(home, name)?;
-            ids.insert(name.clone(), (sign::keyid(&public)?, public));
+            let id = sign::keyid(&public)?;
+            if let Some((other, _)) = ids.iter().find(|(_, (known, _))| *known == id) {
+                return Err(InitError::SameKey(KeyName::clone(other), name.clone()));
+            }
+            ids.insert(name.clone(), (id, public));
         }
         Ok(Self(ids))
     }

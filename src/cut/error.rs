@@ -106,8 +106,8 @@ pub enum CutError {
         /// The mistake.
         error: ConfigError,
     },
-    /// A file of the stage changed after it was built.
-    #[error("{} has changed since it was built; nothing was signed", .0.display())]
+    /// A file of the cut changed after it was made.
+    #[error("{} has changed since it was made; nothing was signed", .0.display())]
     StageChanged(PathBuf),
     /// Source control.
     #[error(transparent)]

@@ -57,7 +57,7 @@ impl Cut<'_> {
     /// The state of this cut: new, or as the last run left it.
     pub(super) fn open_state(&self, folder: &Path, state: &State) -> Result<CutState, CutError> {
         let place = Place { state, product: self.product, version: self.version };
-        let Some(mut cut) = CutState::load(folder)? else {
+        let Some(mut cut) = CutState::load_of(folder, self.product, self.version)? else {
             place.check_free()?;
             return Ok(CutState::new(self.product.clone(), self.version.clone(), (self.now)()));
         };

@@ -78,7 +78,7 @@ impl Cut<'_> {
         self.check_expiry(&state)?;
 
         let folder = self.home.cut(self.product, self.version);
-        let stage = folder.join("stage");
+        let (stage, signing) = (folder.join("stage"), folder.join("signing"));
         let mut cut = self.open_state(&folder, &state)?;
         if cut.sealed.is_none() {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
@@ -86,30 +86,33 @@ impl Cut<'_> {
             self.check_others()?;
             self.show_plan(&plan, of_product, &state, cut.pin.as_ref(), cut.staged.is_some())?;
             atomic::make_folder(&stage)?;
-            let signing = journal.was_asked(&self.claim_name());
+            atomic::make_folder(&signing)?;
+            let folders = (stage.as_path(), signing.as_path());
+            let asked = journal.was_asked(&self.claim_name());
 
             // Fetch and build, unless signatures have made the bytes final.
-            if !signing {
+            if !asked {
                 self.fetch(&mut cut, of_product, &folder, &mut journal)?;
                 self.build(&mut cut, &folder, &stage, &mut journal)?;
             }
 
             // Stage: all payloads are final before the first prompt.
-            let staged = if signing {
-                self.restore(&cut, &state, &folder, &stage)?
+            let staged = if asked {
+                self.restore(&cut, &state, &folder, folders)?
             } else {
-                self.stage(&mut cut, of_product, &state, &plan, &folder, &stage, &journal)?
+                self.stage(&mut cut, of_product, &state, &plan, &folder, folders, &journal)?
             };
             let pin = cut.pin.as_ref().ok_or_else(|| lost(&folder, "pin"))?;
             let fixed = cut.staged.clone().ok_or_else(|| lost(&folder, "stage"))?;
 
             // Agree and sign: one confirmation, every key opened once.
-            if !signing {
+            if !asked {
                 self.confirm(&state, &staged, pin, &fixed, &plan, &mut journal)?;
             }
-            let batch = Batch::open(self.home, &plan, &staged.role, &stage, self.operator)?;
+            let batch = Batch::open(self.home, &plan, &staged.role, folders, self.operator)?;
             let now = (self.now)();
-            let mut session = Session { batch, plan: &plan, stage: &stage, journal: &mut journal, now };
+            let mut session =
+                Session { batch, plan: &plan, stage: &stage, signing: &signing, journal: &mut journal, now };
             let signed = self.sign(&mut session, of_product, &staged, &fixed)?;
 
             // Seal on top of what is published now, check, and only then keep it.

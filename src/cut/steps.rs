@@ -157,6 +157,10 @@ impl Cut<'_> {
         if cut.build.is_some() {
             return Ok(());
         }
+        let tar = folder.join("source.tar");
+        if atomic::digest(&tar)? != archive.tar {
+            return Err(CutError::StageChanged(tar));
+        }
         let environment = Environment::describe(&self.home.terminal.sandbox.toolchains)?;
         atomic::write(&folder.join("environment.json"), &environment.to_vec()?)?;
         let mut artifacts: Vec<_> = archive.gz.iter().map(build::source_artifact).collect();
@@ -166,7 +170,7 @@ impl Cut<'_> {
                     product: self.product,
                     version: self.version,
                     recipe: &recipe,
-                    tar: &folder.join("source.tar"),
+                    tar: &tar,
                     inputs: &|sha256| self.home.input(sha256),
                     environment: &environment,
                     epoch: pin.commit_time,
@@ -209,7 +213,7 @@ impl Cut<'_> {
         cut: &CutState,
         state: &State,
         folder: &Path,
-        stage: &Path,
+        folders: (&Path, &Path),
     ) -> Result<Staged, CutError> {
         let fixed = cut.staged.as_ref().ok_or_else(|| lost(folder, "stage"))?;
         let newest = state.roles.get(self.product).map_or(0, |(number, _)| *number);
@@ -218,12 +222,12 @@ impl Cut<'_> {
             return Err(CutError::Overtaken { product, version, number: fixed.number, newest });
         }
         let place = Place { state, product: self.product, version: self.version };
-        let staged = place.restore(stage)?;
+        let staged = place.restore(folders)?;
         if staged.role.number() != fixed.number || staged.role.digest().map_err(RepositoryError::from)? != fixed.digest
         {
-            return Err(CutError::StageChanged(place.role_file(stage)));
+            return Err(CutError::StageChanged(place.role_file(folders.1)));
         }
-        check_stage(&staged, stage)?;
+        check_stage(&staged, folders.0)?;
         Ok(staged)
     }
 
@@ -236,7 +240,7 @@ impl Cut<'_> {
         state: &State,
         plan: &Plan,
         folder: &Path,
-        stage: &Path,
+        folders: (&Path, &Path),
         journal: &Journal,
     ) -> Result<Staged, CutError> {
         let place = Place { state, product: self.product, version: self.version };
@@ -245,7 +249,7 @@ impl Cut<'_> {
         if let Some(fixed) = &cut.staged
             && fixed.number == number
         {
-            return self.restore(cut, state, folder, stage);
+            return self.restore(cut, state, folder, folders);
         }
         let done = cut.build.as_ref().ok_or_else(|| lost(folder, "build"))?;
         let pin = cut.pin.as_ref().ok_or_else(|| lost(folder, "pin"))?;
@@ -263,8 +267,8 @@ impl Cut<'_> {
         };
         let at = seal::expiry((self.now)(), jiff::SignedDuration::ZERO);
         let expires = seal::expiry(at, of_product.expires.get_ref().duration());
-        let staged = place.stage(&statement, &done.artifacts, number, expires, journal.head(), stage)?;
-        check_stage(&staged, stage)?;
+        let staged = place.stage(&statement, &done.artifacts, number, expires, journal.head(), folders)?;
+        check_stage(&staged, folders.0)?;
         let digest = staged.role.digest().map_err(RepositoryError::from)?;
         cut.staged = Some(StagedState { number, digest, at, starter: plan.starter.clone() });
         cut.save(folder)?;
@@ -318,9 +322,8 @@ impl Cut<'_> {
         let (plan, stage) = (session.plan, session.stage);
         let claim = session.claim(self.product, self.version, &staged.statement)?;
         let agreed = Agreement::of(self.product, &staged.statement, vec![claim], &self.claim_keys()?, plan.rebuilds)?;
-        let file = stage.join(format!("{}.json", self.product));
         let threshold = *of_product.threshold.get_ref();
-        let met = session.sign_role(&agreed, staged.role.clone(), threshold, &file)?;
+        let met = session.sign_role(&agreed, staged.role.clone(), threshold)?;
         if let Some(signatures) = session.sign_checksums(&met, &staged.checksums, fixed.at)? {
             let certificates: Vec<PathBuf> = plan.openpgp.iter().map(|(.., path)| path.clone()).collect();
             openpgp::stock::check(&certificates, &staged.checksums, &signatures, stage, self.operator)?;

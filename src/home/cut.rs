@@ -101,6 +101,20 @@ impl CutState {
         atomic::read_json(&folder.join(FILE), VERSION)
     }
 
+    /// Loads the state of one cut. Two products can share the name of a folder:
+    /// `a` in version `1-2`, `a-1` in version `2`.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; also if the folder is that of another cut.
+    pub fn load_of(folder: &Path, product: &Product, release: &Version) -> Result<Option<Self>, HomeError> {
+        let state = Self::load(folder)?;
+        if let Some(other) = state.as_ref().filter(|state| state.product != *product || state.release != *release) {
+            let owner = format!("{} {}", other.product, other.release);
+            return Err(HomeError::Taken { path: folder.to_owned(), owner });
+        }
+        Ok(state)
+    }
+
     /// Saves the state.
     ///
     /// # Errors

@@ -94,6 +94,14 @@ pub enum HomeError {
         /// What is wrong.
         reason: String,
     },
+    /// A folder belongs to another cut.
+    #[error("{} is the folder of {owner}; use another version", .path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+    },
     /// A name is taken by other bytes.
     #[error("{} exists with other content; it was not replaced", .0.display())]
     Conflict(PathBuf),

@@ -34,25 +34,23 @@ impl Mirror {
     }
 
     /// Phase one: new content, under names that are never used again.
-    pub(super) fn push_content(&self, content: &[Entry], progress: &dyn Progress) -> Result<usize, PublishError> {
+    ///
+    /// Of what should be `known` to the mirror, only names that have vanished
+    /// are given again.
+    pub(super) fn push_content(
+        &self,
+        known: &[Entry],
+        content: &[Entry],
+        progress: &dyn Progress,
+    ) -> Result<usize, PublishError> {
         let incoming = self.incoming()?;
         progress.event(Event::Length(content.iter().map(|entry| entry.length).sum()));
         let mut count = 0;
+        for entry in known {
+            count += self.push_missing(entry, &incoming, progress)?;
+        }
         for entry in content {
-            let missing: Vec<&RepoPath> =
-                entry.names.iter().filter(|name| !self.folder.join(name.as_str()).exists()).collect();
-            if let Some(name) = missing.first() {
-                // All names of one content share the file of this push, never
-                // that of a name which may have been tampered with since.
-                let staged = incoming.join(entry.sha256.to_string());
-                self.copy(name, entry, &staged, progress)?;
-                for name in &missing {
-                    self.link(&staged, name)?;
-                    count += 1;
-                    home::step("publish.file");
-                }
-                fs::remove_file(&staged).map_err(|error| PublishError::io(&staged, error))?;
-            }
+            count += self.push_missing(entry, &incoming, progress)?;
             for name in &entry.names {
                 self.read_back(name, entry)?;
             }
@@ -61,16 +59,40 @@ impl Mirror {
         Ok(count)
     }
 
-    /// Phase two: pointers, in order.
+    /// Gives one content those of its names that are not there. All of them share
+    /// the file of this push, never that of a name which may have been tampered
+    /// with since.
+    fn push_missing(&self, entry: &Entry, incoming: &Path, progress: &dyn Progress) -> Result<usize, PublishError> {
+        let missing: Vec<&RepoPath> =
+            entry.names.iter().filter(|name| !self.folder.join(name.as_str()).exists()).collect();
+        let Some(first) = missing.first() else {
+            return Ok(0);
+        };
+        let staged = incoming.join(entry.sha256.to_string());
+        self.copy(first, entry, &staged, progress)?;
+        for name in &missing {
+            self.link(&staged, name)?;
+            home::step("publish.file");
+            self.read_back(name, entry)?;
+        }
+        fs::remove_file(&staged).map_err(|error| PublishError::io(&staged, error))?;
+        Ok(missing.len())
+    }
+
+    /// Phase two: those pointers that differ, in order.
     pub(super) fn push_pointers(&self, pointers: &[(RepoPath, Entry)]) -> Result<usize, PublishError> {
         let incoming = self.incoming()?;
+        let mut count = 0;
         for (name, entry) in pointers {
             let target = self.folder.join(name.as_str());
+            if atomic::digest(&target).is_ok_and(|found| found == entry.sha256) {
+                continue;
+            }
+            count += 1;
             let staged = incoming.join("pointer");
             self.copy(name, entry, &staged, &crate::progress::Silent)?;
             let switch = || -> io::Result<()> {
-                let parent = target.parent().unwrap_or(&self.folder);
-                make_public(parent)?;
+                let parent = self.make_parent(&target)?;
                 fs::set_permissions(&staged, fs::Permissions::from_mode(0o644))?;
                 fs::rename(&staged, &target)?;
                 atomic::sync_folder(parent)
@@ -83,7 +105,7 @@ impl Mirror {
             }
         }
         let _ = fs::remove_dir(&incoming);
-        Ok(pointers.len())
+        Ok(count)
     }
 
     /// The mirror as its readers see it.
@@ -121,11 +143,22 @@ impl Mirror {
         if atomic::digest(to)? == entry.sha256 { Ok(()) } else { Err(PublishError::ReadBack(from)) }
     }
 
+    /// The folder of a file on the mirror, made where it is missing. A link in
+    /// its place would lead the push elsewhere.
+    fn make_parent<'p>(&'p self, target: &'p Path) -> io::Result<&'p Path> {
+        let parent = target.parent().unwrap_or(&self.folder);
+        make_public(parent)?;
+        let below = parent.ancestors().take_while(|folder| *folder != self.folder);
+        if below.into_iter().any(Path::is_symlink) {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "a link stands in place of a folder"));
+        }
+        Ok(parent)
+    }
+
     fn link(&self, staged: &Path, name: &RepoPath) -> Result<(), PublishError> {
         let target = self.folder.join(name.as_str());
         let link = || -> io::Result<()> {
-            let parent = target.parent().unwrap_or(&self.folder);
-            make_public(parent)?;
+            let parent = self.make_parent(&target)?;
             match fs::hard_link(staged, &target) {
                 // Somebody was faster; the content is compared next.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -7,6 +7,7 @@
 
 mod folder;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -139,9 +140,13 @@ pub struct Outcome {
     pub result: Result<usize, PublishError>,
 }
 
-/// What a mirror lacks: content under new names, then pointers.
+/// What a mirror should hold: content, then pointers.
 struct Work {
+    /// Content that should be there already.
+    known: Vec<Entry>,
+    /// Content that may be new.
     content: Vec<Entry>,
+    /// Every pointer with its newest content, in publishing order.
     pointers: Vec<(RepoPath, Entry)>,
 }
 
@@ -206,7 +211,7 @@ pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -
         progress.event(Event::Begin { stage: Stage::Publish, what: name.as_str() });
         let first = held(&mirror, &ours, newest, state.serial, root)
             .and_then(|held| Ok(work(home, held, newest)?))
-            .and_then(|work| mirror.push_content(&work.content, progress).map(|count| (work, count)));
+            .and_then(|work| mirror.push_content(&work.known, &work.content, progress).map(|count| (work, count)));
         match first {
             Ok((work, count)) => phase_two.push((name, state, mirror, work, count)),
             Err(error) => outcomes.push(failed(home, name, state, error)?),
@@ -303,23 +308,27 @@ fn failed(home: &Home, name: &MirrorName, mut state: MirrorState, error: Publish
     Ok(Outcome { mirror: name.clone(), result: Err(error) })
 }
 
-/// Joins the publications after `held`: all their content, and for each pointer
-/// its newest content.
+/// Joins all publications: their content, which is new after `held`, and for
+/// each pointer its newest content.
 fn work(home: &Home, held: u64, newest: u64) -> Result<Work, HomeError> {
-    let mut content = Vec::new();
-    let mut pointers: Vec<(RepoPath, Entry)> = Vec::new();
-    for serial in serials(home)?.into_iter().filter(|serial| *serial > held && *serial <= newest) {
+    let (mut known, mut content) = (Vec::new(), Vec::new());
+    let mut pointers: BTreeMap<RepoPath, (usize, Entry)> = BTreeMap::new();
+    let mut order = 0;
+    for serial in serials(home)?.into_iter().filter(|serial| *serial <= newest) {
         for entry in load(home, serial)?.entries {
             match entry.class {
-                Class::WriteOnce => content.push(entry),
+                Class::WriteOnce if serial > held => content.push(entry),
+                Class::WriteOnce => known.push(entry),
                 Class::Pointer => {
                     for name in &entry.names {
-                        pointers.retain(|(other, _)| other != name);
-                        pointers.push((name.clone(), entry.clone()));
+                        order += 1;
+                        pointers.insert(name.clone(), (order, entry.clone()));
                     }
                 }
             }
         }
     }
-    Ok(Work { content, pointers })
+    let mut pointers: Vec<(RepoPath, (usize, Entry))> = pointers.into_iter().collect();
+    pointers.sort_by_key(|(_, (order, _))| *order);
+    Ok(Work { known, content, pointers: pointers.into_iter().map(|(name, (_, entry))| (name, entry)).collect() })
 }

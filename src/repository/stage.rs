@@ -25,7 +25,7 @@ use crate::tuf::product::WITHDRAWN;
 
 /// Clients refuse targets metadata of more than 5,000,000 bytes.
 const MAX_ROLE: u64 = 4_000_000;
-/// The statement that claims sign, in the stage.
+/// The statement that claims sign, in the folder of signing.
 pub const STATEMENT: &str = "claim.statement.json";
 
 /// What is ready to be signed.
@@ -79,7 +79,8 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Stages a release and writes it to the folder `stage`.
+    /// Stages a release: writes what is published to the folder `stage`, and what
+    /// is signed to the folder `signing`, where no artifact's name can meet it.
     ///
     /// # Errors
     /// The version is taken, a path has no place, or the role grew too large.
@@ -90,7 +91,7 @@ impl Place<'_> {
         number: u64,
         expires: Timestamp,
         journal: Sha256,
-        stage: &Path,
+        (stage, signing): (&Path, &Path),
     ) -> Result<Staged, RepositoryError> {
         self.check_free()?;
         let statement = build.statement(artifacts, None)?;
@@ -108,8 +109,8 @@ impl Place<'_> {
         let role = self.role(&files, number, expires)?;
         atomic::write(&stage.join(release::PROVENANCE), &provenance)?;
         atomic::write(&stage.join(release::CHECKSUMS), &checksums)?;
-        atomic::write(&stage.join(STATEMENT), &statement)?;
-        atomic::write(&self.role_file(stage), &role.to_file()?)?;
+        atomic::write(&signing.join(STATEMENT), &statement)?;
+        atomic::write(&self.role_file(signing), &role.to_file()?)?;
         Ok(Staged { role, statement, checksums, files })
     }
 
@@ -117,13 +118,10 @@ impl Place<'_> {
     ///
     /// # Errors
     /// The stage is damaged.
-    pub fn restore(&self, stage: &Path) -> Result<Staged, RepositoryError> {
-        let read = |name: &str| {
-            let path = stage.join(name);
-            std::fs::read(&path).map_err(|error| RepositoryError::io(&path, error))
-        };
-        let role = Draft::parse(self.product.as_str(), &read(&format!("{}.json", self.product))?)?;
-        let (statement, checksums) = (read(STATEMENT)?, read(release::CHECKSUMS)?);
+    pub fn restore(&self, (stage, signing): (&Path, &Path)) -> Result<Staged, RepositoryError> {
+        let role = Draft::parse(self.product.as_str(), &atomic::read(&self.role_file(signing))?)?;
+        let statement = atomic::read(&signing.join(STATEMENT))?;
+        let checksums = atomic::read(&stage.join(release::CHECKSUMS))?;
         let file = role.to_file()?;
         let damaged = |reason: String| RepositoryError::Damaged { file: format!("{}.json", self.product), reason };
         let metadata = sigstore_tuf::Metadata::<sigstore_tuf::Targets>::from_slice(&file)
@@ -136,8 +134,8 @@ impl Place<'_> {
     }
 
     /// Where the role with its signatures so far is kept.
-    pub fn role_file(&self, stage: &Path) -> std::path::PathBuf {
-        stage.join(format!("{}.json", self.product))
+    pub fn role_file(&self, signing: &Path) -> std::path::PathBuf {
+        signing.join(format!("{}.json", self.product))
     }
 
     /// What a person should look at before signing.

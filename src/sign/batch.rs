@@ -64,7 +64,8 @@ impl ThresholdMet {
 }
 
 impl Batch {
-    /// Opens the keys whose signatures are still missing in `stage`.
+    /// Opens the keys whose signatures are still missing in the folders `stage`
+    /// and `signing`.
     ///
     /// # Errors
     /// A key file cannot be used, its passphrase is wrong, or it is another key
@@ -73,7 +74,7 @@ impl Batch {
         home: &Home,
         plan: &Plan,
         role: &Draft,
-        stage: &Path,
+        (stage, signing): (&Path, &Path),
         secrets: &dyn Secrets,
     ) -> Result<Self, SignError> {
         let mut missing = Vec::new();
@@ -85,7 +86,7 @@ impl Batch {
                 missing.push(name);
             }
         }
-        let unsigned = plan.openpgp.iter().filter(|(_, holder, _)| !checksums_signature(stage, holder).exists());
+        let unsigned = plan.openpgp.iter().filter(|(_, holder, _)| !checksums_signature(signing, holder).exists());
         missing.extend(unsigned.map(|(name, ..)| name));
         missing.push(&plan.online);
         Self::open_keys(home, missing, secrets)
@@ -124,8 +125,10 @@ pub struct Session<'a> {
     pub batch: Batch,
     /// Who signs.
     pub plan: &'a Plan,
-    /// The folder of the stage.
+    /// The folder of what is published.
     pub stage: &'a Path,
+    /// The folder of what is signed.
+    pub signing: &'a Path,
     /// The journal, which is written before a key is asked.
     pub journal: &'a mut Journal,
     /// The time of this run.
@@ -160,8 +163,8 @@ impl Session<'_> {
         Ok(envelope)
     }
 
-    /// Signs a release manifest by the plan's release managers, and keeps it in
-    /// `file` after each signature. The agreement is not read: that it exists is
+    /// Signs a release manifest by the plan's release managers, and keeps it after
+    /// each signature. The agreement is not read: that it exists is
     /// the point.
     ///
     /// # Errors
@@ -172,8 +175,8 @@ impl Session<'_> {
         _agreed: &Agreement,
         mut role: Draft,
         threshold: u32,
-        file: &Path,
     ) -> Result<ThresholdMet, SignError> {
+        let file = self.signing.join(format!("{}.json", role.role()));
         let digest = role.digest()?;
         let message = role.canonical()?;
         let mut people = BTreeSet::new();
@@ -185,7 +188,7 @@ impl Session<'_> {
                 home::step("role.asked");
                 let signature = signer.sign(ToSign::Message(&message))?;
                 role.add_signature(keyid, &signature);
-                atomic::write(file, &role.to_file()?)?;
+                atomic::write(&file, &role.to_file()?)?;
                 home::step("role.signed");
             }
             people.insert(holder.clone());
@@ -212,7 +215,7 @@ impl Session<'_> {
         let (mut signatures, mut certificates) = (Vec::new(), Vec::new());
         let signed = self.plan.openpgp.iter().filter(|(_, holder, _)| met.people.contains(holder));
         for (name, holder, certificate) in signed {
-            let path = checksums_signature(self.stage, holder);
+            let path = checksums_signature(self.signing, holder);
             let certificate = Certificate::one(&atomic::read(certificate)?)?;
             certificates.push(certificate.clone());
             if let Ok(signature) = fs::read(&path) {
@@ -241,8 +244,8 @@ impl Session<'_> {
 }
 
 /// Where one holder's signature over `SHA256SUMS` is kept until all are there.
-fn checksums_signature(stage: &Path, holder: &Holder) -> PathBuf {
-    stage.join(format!("{}.{holder}", release::CHECKSUMS_SIGNATURE))
+fn checksums_signature(signing: &Path, holder: &Holder) -> PathBuf {
+    signing.join(format!("{}.{holder}", release::CHECKSUMS_SIGNATURE))
 }
 
 /// The TUF id of a key.

@@ -107,7 +107,8 @@ pub(super) fn write(
                     if entry.mode == Mode::Link {
                         let mut target = Vec::new();
                         content.read_to_end(&mut target)?;
-                        if !stays_inside(path, &target) {
+                        let is_link = |path: &[u8]| tree.get(path).is_some_and(|entry| entry.mode == Mode::Link);
+                        if !stays_inside(path, &target, is_link) {
                             bad_link = Some(path.clone());
                             return Err(io::ErrorKind::InvalidData.into());
                         }
@@ -247,18 +248,23 @@ fn in_tree(commit: &GitId, path: &[u8], reason: &'static str) -> SourceError {
     SourceError::Tree { commit: commit.clone(), path: String::from_utf8_lossy(path).into_owned(), reason }
 }
 
-/// Whether a relative link at `path` leads to a place in the same tree.
-fn stays_inside(path: &[u8], target: &[u8]) -> bool {
+/// Whether a relative link at `path` leads to a place in the same tree. What is
+/// below a link that stays inside is inside; what is above it can be anywhere.
+fn stays_inside(path: &[u8], target: &[u8], is_link: impl Fn(&[u8]) -> bool) -> bool {
     if target.is_empty() || target.starts_with(b"/") || target.iter().any(u8::is_ascii_control) {
         return false;
     }
-    let mut depth = path.split(|b| *b == b'/').count() - 1;
+    let mut place: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+    place.pop();
+    let mut through_link = false;
     for segment in target.split(|b| *b == b'/') {
-        match segment {
-            b"" | b"." => {}
-            b".." if depth == 0 => return false,
-            b".." => depth -= 1,
-            _ => depth += 1,
+        if segment == b".." {
+            if through_link || place.pop().is_none() {
+                return false;
+            }
+        } else if !segment.is_empty() && segment != b"." {
+            place.push(segment);
+            through_link |= is_link(&place.join(&b'/'));
         }
     }
     true
@@ -361,11 +367,19 @@ mod tests {
     #[test]
     fn links_must_stay_inside_the_tree() {
         for (path, target) in [("a", "b"), ("d/a", "../b"), ("d/a", "e/../../b"), ("a", "d/./b")] {
-            assert!(stays_inside(path.as_bytes(), target.as_bytes()), "{path} -> {target}");
+            assert!(stays_inside(path.as_bytes(), target.as_bytes(), |_| false), "{path} -> {target}");
         }
         for (path, target) in [("a", "../b"), ("a", "/etc/passwd"), ("d/a", "../../b"), ("a", ""), ("a", "b\n")] {
-            assert!(!stays_inside(path.as_bytes(), target.as_bytes()), "{path} -> {target}");
+            assert!(!stays_inside(path.as_bytes(), target.as_bytes(), |_| false), "{path} -> {target}");
         }
+    }
+
+    #[test]
+    fn no_link_climbs_out_through_another_one() {
+        let is_link = |path: &[u8]| path == b"a/b/up";
+        assert!(stays_inside(b"x", b"a/b/up/c", is_link));
+        assert!(!stays_inside(b"x", b"a/b/up/../secret", is_link));
+        assert!(stays_inside(b"x", b"a/b/down/../secret", is_link));
     }
 
     #[test]

@@ -248,7 +248,11 @@ fn ssh_signer(
     now: Timestamp,
 ) -> Result<String, SourceError> {
     let unknown = |reason: &str| SourceError::UnknownSigner { tag: name.to_owned(), reason: reason.to_owned() };
-    let fingerprint = ssh_fingerprint(signature).ok_or_else(|| unknown("its SSH signature cannot be read"))?;
+    let (kind, fingerprint) = ssh_key(signature).ok_or_else(|| unknown("its SSH signature cannot be read"))?;
+    if kind.ends_with("-cert-v01@openssh.com") {
+        // Its fingerprint is not that of the key, which may be revoked.
+        return Err(unknown("it is signed with an SSH certificate; only keys that are listed count"));
+    }
     if maintainers.revoked.contains(&fingerprint) {
         return Err(unknown(&format!("key {fingerprint} is revoked")));
     }
@@ -256,11 +260,13 @@ fn ssh_signer(
     let mut file = tempfile::NamedTempFile::new_in(git.folder()).map_err(io)?;
     file.write_all(signature).map_err(io)?;
     let time = format!("-Overify-time={}", now.strftime("%Y%m%d%H%M%SZ"));
+    let mut complaint = String::new();
     for allowed in &maintainers.allowed_signers {
         let keygen = |action: &str| {
             Program::new("ssh-keygen").args(["-Y", action, &time, "-s"]).arg(file.path()).arg("-f").arg(allowed)
         };
         let found = keygen("find-principals").output(&[], git.progress())?;
+        complaint = found.complaint;
         let principals = String::from_utf8_lossy(&found.stdout).into_owned();
         for principal in principals.lines().filter(|_| found.status.success()) {
             let verified = keygen("verify").args(["-n", "git", "-I", principal]).output(payload, git.progress())?;
@@ -269,17 +275,22 @@ fn ssh_signer(
             }
         }
     }
-    Err(unknown(&format!("SSH key {fingerprint} is not listed, not valid today, or did not make the signature")))
+    let says = if complaint.is_empty() { String::new() } else { format!("; ssh-keygen says: {complaint}") };
+    Err(unknown(&format!("SSH key {fingerprint} is not listed, not valid today, or did not make the signature{says}")))
 }
 
-/// The fingerprint of the key in an SSH signature (PROTOCOL.sshsig): magic
-/// `SSHSIG`, version, then the public key as a string.
-fn ssh_fingerprint(armored: &[u8]) -> Option<String> {
+/// Kind and fingerprint of the key in an SSH signature (PROTOCOL.sshsig): magic
+/// `SSHSIG`, version, then the public key as a string, which begins with its
+/// kind as a string.
+fn ssh_key(armored: &[u8]) -> Option<(String, String)> {
+    fn string(bytes: &[u8]) -> Option<&[u8]> {
+        let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+        bytes.get(4..)?.get(..length)
+    }
     let text = std::str::from_utf8(armored).ok()?;
     let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
     let blob = STANDARD.decode(body).ok()?;
-    let rest = blob.strip_prefix(b"SSHSIG")?.get(4..)?;
-    let length = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?) as usize;
-    let key = rest.get(4..4 + length)?;
-    Some(format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::of(key).as_bytes())))
+    let key = string(blob.strip_prefix(b"SSHSIG")?.get(4..)?)?;
+    let kind = String::from_utf8_lossy(string(key)?).into_owned();
+    Some((kind, format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::of(key).as_bytes()))))
 }

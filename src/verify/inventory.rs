@@ -3,6 +3,8 @@
 //! A person who verifies a folder takes what lies in it for verified. A file
 //! that no metadata speaks of must therefore not lie there unnoticed.
 
+use std::collections::BTreeSet;
+
 use super::repository::Whole;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
@@ -14,9 +16,44 @@ use crate::tuf::Files;
 /// Longer policies and certificates are not ours.
 const MAX_TOP_LEVEL: u64 = 16 << 20;
 
+/// Files that no metadata speaks of.
+#[derive(Debug, Default)]
+pub struct Unaccounted {
+    /// Those with no right to be there.
+    pub foreign: Vec<String>,
+    /// Folders of versions that are not released: what a push brings before it
+    /// is announced, or junk.
+    pub unreleased: BTreeSet<String>,
+}
+
 /// Those of `paths` (relative, with `/`) that no metadata of `whole` speaks of.
-pub fn unaccounted(files: &dyn Files, whole: &Whole, paths: impl IntoIterator<Item = String>) -> Vec<String> {
-    paths.into_iter().filter(|path| !is_accounted(files, whole, path)).collect()
+pub fn unaccounted(files: &dyn Files, whole: &Whole, paths: impl IntoIterator<Item = String>) -> Unaccounted {
+    let mut found = Unaccounted::default();
+    for path in paths {
+        if is_accounted(files, whole, &path) {
+            continue;
+        }
+        match unreleased(whole, &path) {
+            Some(folder) => {
+                found.unreleased.insert(folder);
+            }
+            None => found.foreign.push(path),
+        }
+    }
+    found
+}
+
+/// The folder of a version that no release has, if the path is in one.
+fn unreleased(whole: &Whole, path: &str) -> Option<String> {
+    path.parse::<RepoPath>().ok()?;
+    let segments: Vec<&str> = path.split('/').collect();
+    let ["targets" | "releases", product, version, _] = segments.as_slice() else {
+        return None;
+    };
+    let version: Version = version.parse().ok()?;
+    let of_product = whole.products.iter().find(|checked| checked.trust.product().as_str() == *product);
+    let is_released = of_product.is_some_and(|checked| checked.trust.listing().releases.contains_key(&version));
+    (is_product(whole, product) && !is_released).then(|| format!("releases/{product}/{version}"))
 }
 
 fn is_accounted(files: &dyn Files, whole: &Whole, path: &str) -> bool {

@@ -5,6 +5,7 @@ use std::fs;
 use crate::support::Lab;
 use crate::support::program;
 use crate::support::run;
+use crate::support::today;
 
 const REJECTED: i32 = 3;
 
@@ -137,7 +138,7 @@ fn a_changed_stage_is_not_signed() {
     lab.with_keys(&["cut", "1.0", "--yes=0"]).exits(1);
     let file = lab.path("home/cuts/kestrel-1.0/stage/kestrel-1.0");
     fs::write(&file, "poisoned\n").unwrap();
-    lab.cut("1.0").exits(REJECTED).says("has changed since it was built; nothing was signed");
+    lab.cut("1.0").exits(REJECTED).says("has changed since it was made; nothing was signed");
     lab.assert_nothing_published();
 }
 
@@ -316,11 +317,6 @@ fn a_home_that_signed_under_a_number_of_the_world_does_not_publish() {
     lab.runs(&["import", "--from", "here"]).exits(3).says("two different");
 }
 
-/// The date at a moment that the laboratory travels to.
-fn today(moment: &str) -> String {
-    run(program("faketime").args(["-f", moment, "date", "-u", "+%F"])).exits(0).out.trim().to_owned()
-}
-
 #[test]
 fn a_clock_far_ahead_needs_a_person() {
     let mut lab = Lab::released();
@@ -332,6 +328,94 @@ fn a_clock_far_ahead_needs_a_person() {
     lab.travel("+46d");
     lab.with_keys(&["refresh", "--today", &today("+46d")]).exits(0);
     lab.with_keys(&["refresh"]).exits(0);
+}
+
+#[test]
+fn publish_repairs_what_a_mirror_has_lost() {
+    let lab = Lab::released();
+    fs::remove_file(lab.path("mirror/releases/kestrel/1.0/kestrel-1.0")).unwrap();
+    fs::write(lab.path("mirror/metadata/1.targets.json"), "junk").unwrap();
+    fs::remove_file(lab.path("mirror/index.html")).unwrap();
+    lab.verify(&["mirror"]).exits(3);
+    lab.runs(&["publish"]).exits(0).says("3 new files");
+    lab.verify(&["mirror"]).exits(0);
+    lab.runs(&["publish"]).exits(0).says("0 new files");
+    // A link in place of a folder would lead a push elsewhere.
+    fs::rename(lab.path("mirror/bundles"), lab.path("victim")).unwrap();
+    std::os::unix::fs::symlink("../victim", lab.path("mirror/bundles")).unwrap();
+    fs::write(lab.path("victim/kestrel.bundle.json"), "mine").unwrap();
+    lab.runs(&["publish"]).exits(4).says("a link stands in place of a folder");
+    assert_eq!(lab.read("victim/kestrel.bundle.json"), b"mine");
+}
+
+#[test]
+fn a_crash_while_abandoning_blocks_nothing() {
+    let lab = Lab::released();
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", "seal.snapshot")]);
+    lab.copy("home/publications/3.partial", "partial");
+    lab.runs(&["abandon", "1.1", "--yes=1.1"]).exits(0);
+    // As it was between the note and the removal.
+    fs::rename(lab.path("partial"), lab.path("home/publications/3.partial")).unwrap();
+    lab.with_keys(&["refresh"]).exits(1).says("release abandon kestrel 1.1");
+    lab.runs(&["abandon", "1.1", "--yes=1.1"]).exits(0);
+    lab.with_keys(&["refresh"]).exits(0).says("publication 4");
+}
+
+#[test]
+fn artifacts_may_have_any_name_that_releases_may() {
+    let lab = Lab::new();
+    let names = ["SHA256SUMS.asc.alice", "kestrel.json", "claim.statement.json", "cut.json", "seal.json"];
+    let artifacts = names.map(|name| format!("[[artifact]]\npath = \"out/{name}\"\n")).concat();
+    lab.write("work/release.toml", format!("version = 1\n[build]\nscript = [\"sh build.sh\"]\n{artifacts}"));
+    let script = names.map(|name| format!("echo {name} > out/{name}\n")).concat();
+    lab.write("work/build.sh", format!("mkdir -p out\n{script}"));
+    lab.commit("names");
+    lab.tag("1.0");
+    lab.cut("1.0").exits(0);
+    lab.verify(&["mirror"]).exits(0).says("VERIFIED kestrel/1.0/SHA256SUMS.asc.alice");
+}
+
+#[test]
+fn what_was_fetched_is_built_or_nothing_is() {
+    let lab = Lab::new();
+    lab.tag("1.0");
+    lab.with_keys_and(&["cut", "1.0", "--yes=1.0"], &[("RELEASE_FAIL_AT", "archive.done")]);
+    let tar = lab.path("home/cuts/kestrel-1.0/source.tar");
+    let spoilt = String::from_utf8_lossy(&fs::read(&tar).unwrap()).replace("kestrel %s", "KESTREL %s");
+    fs::write(&tar, spoilt).unwrap();
+    lab.cut("1.0").exits(3).says("source.tar has changed since it was made");
+    lab.assert_nothing_published();
+}
+
+#[test]
+fn two_products_do_not_share_the_folder_of_a_cut() {
+    let lab = Lab::new();
+    let policy = String::from_utf8(lab.read("policy/policy.toml")).unwrap();
+    let product = &policy[policy.find("[product.kestrel]").unwrap()..];
+    lab.write(
+        "policy/policy.toml",
+        format!("{policy}\n{}", product.replace("[product.kestrel]", "[product.kestrel-1]")),
+    );
+    let mirror = ["--software-keys", "--mirror", "here=both"];
+    lab.with_keys(&[&["init", "--home", "two", "--policy", "policy/policy.toml"], &mirror[..]].concat()).exits(0);
+    lab.tag("1-2");
+    lab.tag("2");
+    lab.with_keys(&["cut", "--home", "two", "kestrel", "1-2", "--yes=1-2"]).exits(0);
+    lab.with_keys(&["cut", "--home", "two", "kestrel-1", "2", "--yes=2"]).exits(1).says("is the folder of kestrel 1-2");
+}
+
+#[test]
+fn one_key_is_not_two_people() {
+    let lab = Lab::new();
+    let public = lab.read("home/keys/alice-release.pem");
+    lab.write("policy/keys/alice-release.pem", &public);
+    lab.write("policy/keys/bob-release.pem", &public);
+    lab.with_keys(&["init", "--home", "same", "--policy", "policy/policy.toml", "--software-keys"])
+        .exits(1)
+        .says("alice-release and bob-release of the policy are the same key");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::support::Lab;
 use crate::support::RECIPE;
 use crate::support::program;
 use crate::support::run;
+use crate::support::today;
 
 const REJECTED: i32 = 3;
 
@@ -171,7 +172,9 @@ fn openpgp_maintainers_count_while_their_key_is_good() {
     let by_pat = ["-c", "gpg.format=openpgp", "-c", "user.signingkey=pat@kestrel.example"];
     run(lab.git("work").env("GNUPGHOME", &gnupg).args(by_pat).args(["tag", "-s", "-m", "1.0", "v1.0"])).exits(0);
     lab.push("refs/tags/v1.0");
-    let cut = |lab: &Lab, home: &str| lab.with_keys(&["cut", "--home", home, "1.0", "--yes=1.0", "--dry-run"]);
+    let cut = |lab: &Lab, home: &str| {
+        lab.with_keys(&["cut", "--home", home, "1.0", "--yes=1.0", "--dry-run", "--today", &today("+400d")])
+    };
     cut(&lab, "good").exits(0).says("tag signed by pat@kestrel.example");
 
     // Listed as revoked.
@@ -208,7 +211,27 @@ fn an_ssh_key_counts_while_it_is_valid_today() {
     lab.tag("1.0");
     lab.with_keys(&["cut", "--home", "dated", "1.0", "--dry-run"]).exits(0);
     lab.travel("+200d");
-    lab.with_keys(&["cut", "--home", "dated", "1.0", "--dry-run"]).exits(REJECTED).says("not valid today");
+    let today = today("+200d");
+    let dated = ["cut", "--home", "dated", "1.0", "--dry-run", "--today", &today];
+    lab.with_keys(&dated).exits(REJECTED).says("not valid today");
+}
+
+#[test]
+fn ssh_certificates_do_not_hide_revoked_keys() {
+    let lab = Lab::new();
+    let keygen = |arguments: &[&str]| run(program("ssh-keygen").current_dir(lab.path("")).args(arguments)).exits(0);
+    keygen(&["-q", "-t", "ed25519", "-N", "", "-f", "authority"]);
+    keygen(&["-q", "-s", "authority", "-I", "noa", "-n", "noa@kestrel.example", "noa.pub"]);
+    let authority = String::from_utf8(lab.read("authority.pub")).unwrap();
+    let line = format!("noa@kestrel.example cert-authority,namespaces=\"git\" {authority}");
+    lab.write("policy/keys/maintainers.allowed_signers", line);
+    let fingerprint = keygen(&["-lf", "noa.pub"]).out.split_whitespace().nth(1).unwrap().to_owned();
+    lab.write("policy/keys/revoked", fingerprint);
+    lab.with_keys(&["init", "--home", "certified", "--policy", "policy/policy.toml", "--software-keys"]).exits(0);
+    lab.tag_as("v1.0", "noa-cert");
+    lab.with_keys(&["cut", "--home", "certified", "1.0", "--dry-run"])
+        .exits(REJECTED)
+        .says("signed with an SSH certificate");
 }
 
 #[test]

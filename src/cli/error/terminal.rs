@@ -18,6 +18,7 @@ use crate::publish::OldHome;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::source::SourceError;
+use crate::verify::VerifyError;
 
 impl CommandError {
     /// Says how to go on with a cut, where that is by the same command.
@@ -186,6 +187,7 @@ impl From<CutError> for CommandError {
             CutError::OtherPolicy { .. } | CutError::Recipe { .. } | CutError::StageChanged(_) => {
                 Self::from_error(REJECTED, &error)
             }
+            CutError::SelfCheck(VerifyError::Transport(_)) => Self::from_error(FAILED, &error),
             CutError::SelfCheck(_) | CutError::StockVerifier(_) => {
                 Self::from_error(INTERNAL, &error).hint("do not publish by hand; ask for help with this message")
             }

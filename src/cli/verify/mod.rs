@@ -134,7 +134,11 @@ fn whole_repository(place: &str, pinned: &[Pinned], now: Timestamp, ui: &Ui) -> 
     let mut outcomes = Vec::new();
     if !Url::is_url(place) {
         let paths = Folder::new(place).list(MAX_FILES)?;
-        for path in inventory::unaccounted(files.as_ref(), &whole, paths) {
+        let unaccounted = inventory::unaccounted(files.as_ref(), &whole, paths);
+        for folder in unaccounted.unreleased {
+            ui.warn(&format!("{} is not released: do not use what lies there", printable(&folder)));
+        }
+        for path in unaccounted.foreign {
             let reason = "no metadata speaks of it: it is not part of any release";
             outcomes.push(Outcome::failed(format!("{place}/{path}"), CommandError::new(error::REJECTED, reason)));
         }

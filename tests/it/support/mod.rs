@@ -70,6 +70,11 @@ pub fn program(name: &str) -> Command {
     command
 }
 
+/// The date at a moment that a laboratory travels to.
+pub fn today(moment: &str) -> String {
+    run(program("faketime").args(["-f", moment, "date", "-u", "+%F"])).exits(0).out.trim().to_owned()
+}
+
 /// A laboratory of one test.
 pub struct Lab {
     folder: TempDir,
