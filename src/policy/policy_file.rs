@@ -237,6 +237,18 @@ impl Policy {
 
     fn check_product(&self, text: &Text, product: &ProductPolicy) -> Result<(), ConfigError> {
         self.check_role(text, &product.keys, &product.threshold)?;
+        for key in &product.keys {
+            let holder = self.find_key(text, key)?.holder.as_ref().map_or("", |holder| holder.get_ref());
+            if !self.claim_keys().any(|(_, claimant)| claimant.as_str() == holder) {
+                return Err(text.error(
+                    key,
+                    format!(
+                        "`{holder}` has no claim key, so nobody could say what `{holder}` has built; the claim key of \
+                         a holder is the key whose name ends in `{CLAIM_SUFFIX}`"
+                    ),
+                ));
+            }
+        }
         let people = product.keys.len();
         if *product.rebuilds.get_ref() as usize >= people {
             return Err(text.error(
