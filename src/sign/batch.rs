@@ -277,7 +277,8 @@ fn open_software(home: &Home, name: &KeyName, secrets: &dyn Secrets) -> Result<S
     let key = loop {
         let passphrase = secrets.passphrase(name, holder.as_ref(), again)?;
         match SoftwareKey::open(name, &path, &passphrase) {
-            Err(KeyError::WrongPassphrase(_)) if !again => again = true,
+            // Whoever gives passphrases says when there is no further one to try.
+            Err(KeyError::WrongPassphrase(_)) => again = true,
             result => break result?,
         }
     };

@@ -3,13 +3,17 @@
 //! Standard output is data: verdicts, tables, JSON. Talk, prompts and progress
 //! go to standard error. Colour repeats what words say; it is off when the
 //! stream is not a terminal, or a dumb one, or `NO_COLOR` is set. Bars vanish
-//! when done.
+//! when done. Everything is printed through [`text`]: no control characters but
+//! our own, and no more than 80 columns where people read.
 
 #[cfg(feature = "terminal")]
 mod secrets;
+mod text;
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::io::Write;
+use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -17,6 +21,7 @@ use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
 use super::Global;
+use super::error;
 use super::error::CommandError;
 use crate::progress::Event;
 use crate::progress::Evidence;
@@ -67,67 +72,63 @@ impl Ui {
         }
     }
 
-    /// Prints data: one or more lines on standard output.
+    /// Prints data on standard output: lines, of which indented ones are wrapped,
+    /// or one JSON value.
     pub fn data(&self, text: &str) {
         self.clear_bar();
+        let text = if self.json {
+            text::clean_json(text)
+        } else if self.colour_out {
+            text::clean_painted(&text::wrap_indented(text))
+        } else {
+            text::clean(&text::wrap_indented(text))
+        };
         // A reader that has seen enough closes the pipe; that is not an error.
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+
+    /// Prints a program of ours on standard output, as it is.
+    #[cfg(feature = "terminal")]
+    pub fn script(&self, text: &str) {
         let _ = writeln!(std::io::stdout(), "{text}");
     }
 
     /// Prints talk: one or more lines on standard error.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            self.to_stderr(text);
+            self.to_stderr(&text::wrap(&text::clean(text)));
         }
     }
 
     /// Prints a warning, also when quiet.
     pub fn warn(&self, text: &str) {
-        let word = self.painted("warning:", Paint::Care, self.colour_err);
-        self.to_stderr(&format!("{word} {text}"));
+        self.labelled("warning:", Paint::Care, text);
     }
 
     /// Prints an error with causes and hints.
     pub fn error(&self, error: &CommandError) {
         if self.json {
-            let value = serde_json::json!({
-                "version": 1,
-                "exit": error.code(),
-                "error": error.message(),
-                "causes": error.causes(),
-                "hints": error.hints(),
-            });
-            self.data(&value.to_string());
+            self.data(&error.to_json().to_string());
         }
-        let word = self.painted("error:", Paint::Bad, self.colour_err);
-        let mut text = format!("{word} {}", error.message());
+        self.labelled("error:", Paint::Bad, error.message());
         for cause in error.causes() {
-            text.push_str("\n  caused by: ");
-            text.push_str(cause);
+            self.to_stderr(&text::labelled("  caused by: ", &text::clean(cause)));
         }
         for hint in error.hints() {
-            text.push_str("\n\nhint: ");
-            text.push_str(hint);
+            self.to_stderr(&format!("\n{}", text::labelled("hint: ", &text::clean(hint))));
         }
-        self.to_stderr(&text);
     }
 
     /// A word in colour, where standard output has colours.
     pub fn paint(&self, word: &str, paint: Paint) -> String {
-        self.painted(word, paint, self.colour_out)
+        painted(word, paint, self.colour_out)
     }
 
-    #[expect(clippy::unused_self, reason = "reads as one of the family")]
-    fn painted(&self, word: &str, paint: Paint, colour: bool) -> String {
-        if !colour {
-            return word.to_owned();
-        }
-        let code = match paint {
-            Paint::Good => "1;32",
-            Paint::Care => "1;33",
-            Paint::Bad => "1;31",
-        };
-        format!("\u{1b}[{code}m{word}\u{1b}[0m")
+    /// Lines on standard error that begin with a word in colour.
+    fn labelled(&self, word: &str, paint: Paint, text: &str) {
+        let lines = text::labelled(&format!("{word} "), &text::clean(text));
+        let painted = painted(word, paint, self.colour_err);
+        self.to_stderr(&lines.replacen(word, &painted, 1));
     }
 
     fn to_stderr(&self, text: &str) {
@@ -151,13 +152,13 @@ impl Ui {
         }
     }
 
-    fn start_bar(&self, message: String) {
+    fn start_bar(&self, message: &str) {
         self.clear_bar();
         if !self.bars {
             return;
         }
         let bar = ProgressBar::new_spinner().with_style(template("{spinner} {msg:.70}"));
-        bar.set_message(message);
+        bar.set_message(text::clean(message));
         bar.enable_steady_tick(Duration::from_millis(120));
         if let Ok(mut slot) = self.bar.lock() {
             *slot = Some(bar);
@@ -166,9 +167,40 @@ impl Ui {
 
     /// One line for a finished step, with its evidence.
     fn done(&self, verb: &str, evidence: &str) {
-        let verb = self.painted(&format!("{verb:>12}"), Paint::Good, self.colour_err);
-        self.say(&format!("{verb}  {evidence}"));
+        if !self.quiet {
+            let verb = format!("{verb:>12}");
+            let lines = text::labelled(&format!("{verb}  "), &text::clean(evidence));
+            self.to_stderr(&lines.replacen(&verb, &painted(&verb, Paint::Good, self.colour_err), 1));
+        }
     }
+}
+
+/// Prints what clap says of a command line, and gives the exit code: help and
+/// the version are no errors.
+pub fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let said = error.render().to_string();
+    if arguments.iter().any(|argument| argument == "--json") {
+        let first = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let json = CommandError::usage(first).to_json().to_string();
+        let _ = writeln!(std::io::stdout(), "{}", text::clean_json(&json));
+    }
+    let _ = write!(std::io::stderr(), "{}", text::wrap(&text::clean(&said)));
+    ExitCode::from(error::USAGE)
+}
+
+/// A word in colour.
+fn painted(word: &str, paint: Paint, colour: bool) -> String {
+    let [good, care, bad, end] = text::COLOURS;
+    let begin = match paint {
+        Paint::Good => good,
+        Paint::Care => care,
+        Paint::Bad => bad,
+    };
+    if colour { format!("{begin}{word}{end}") } else { word.to_owned() }
 }
 
 fn template(text: &str) -> ProgressStyle {
@@ -194,7 +226,7 @@ fn doing(stage: Stage) -> &'static str {
 impl Progress for Ui {
     fn event(&self, event: Event<'_>) {
         match event {
-            Event::Begin { stage, what } => self.start_bar(format!("{} {what}", doing(stage))),
+            Event::Begin { stage, what } => self.start_bar(&format!("{} {what}", doing(stage))),
             Event::Length(total) => self.with_bar(|bar| {
                 bar.set_length(total);
                 bar.set_style(template("{msg:.30} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}"));
@@ -206,8 +238,9 @@ impl Progress for Ui {
             }
             Event::Done { evidence, .. } => self.evidence(&evidence),
             Event::Program(line) | Event::Request(line) => {
-                if self.verbose {
-                    self.say(&format!("+ {line}"));
+                if self.verbose && !self.quiet {
+                    // Not wrapped: somebody may want to run it.
+                    self.to_stderr(&text::clean(&format!("+ {}", line.replace('\n', "\\n"))));
                 }
             }
             Event::Warning(text) => self.warn(text),
@@ -248,25 +281,31 @@ impl Ui {
     }
 }
 
-/// `1 file`, `2 files`.
+/// `1 file`, `2 files`, `3 people`.
 pub fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+    match (count, what) {
+        (1, _) => format!("1 {what}"),
+        (_, "person") => format!("{count} people"),
+        _ => format!("{count} {what}s"),
+    }
 }
 
 impl Ui {
+    /// Whether there is a person to ask.
+    pub fn can_ask(&self) -> bool {
+        std::io::stdin().is_terminal()
+    }
+
     /// Asks a question on the terminal and reads one line.
     ///
     /// # Errors
     /// There is no terminal, or it was closed.
     pub fn ask(&self, question: &str) -> Result<String, CommandError> {
         self.clear_bar();
-        if !std::io::stdin().is_terminal() {
-            return Err(CommandError::usage(format!(
-                "there is no terminal to ask on: {}",
-                question.trim_end_matches([' ', ':'])
-            )));
+        if !self.can_ask() {
+            return Err(CommandError::usage("there is no terminal to ask on; nothing was done"));
         }
-        let _ = write!(std::io::stderr(), "{question}");
+        let _ = write!(std::io::stderr(), "{}", text::clean(question));
         let _ = std::io::stderr().flush();
         let mut answer = String::new();
         match std::io::stdin().read_line(&mut answer) {

@@ -1,9 +1,10 @@
 //! Passphrases: from a file descriptor, or from the person at the terminal.
 //! Never an argument, never the environment; wiped after use.
 
+mod keyboard;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::IsTerminal;
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -11,7 +12,9 @@ use std::sync::PoisonError;
 
 use zeroize::Zeroizing;
 
+use self::keyboard::Keyboard;
 use super::Ui;
+use super::text;
 use crate::key::KeyError;
 use crate::key::Secrets;
 use crate::manifest::Holder;
@@ -21,6 +24,8 @@ use crate::manifest::KeyName;
 const MAX_LENGTH: u64 = 64 << 10;
 /// Shorter passphrases are refused when keys are made.
 const MIN_PASSPHRASE: usize = 8;
+/// How often a person may try to open one key.
+const TRIES: u32 = 2;
 
 /// Passphrases that are known in this run.
 pub(super) struct Known {
@@ -34,6 +39,8 @@ struct State {
     lines: Option<Vec<(String, Zeroizing<String>)>>,
     /// What a person typed for one key may open that holder's other keys.
     of_holder: BTreeMap<Holder, Zeroizing<String>>,
+    /// How often a person was asked for the passphrase of a key.
+    tries: BTreeMap<KeyName, u32>,
 }
 
 impl Known {
@@ -45,8 +52,17 @@ impl Known {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The passphrase of a key from the file descriptor, used up by this.
-    fn take(&self, key: &KeyName) -> Result<Option<Zeroizing<String>>, KeyError> {
+    /// How often a person was asked for this key before; counts one more.
+    fn tried(&self, key: &KeyName) -> u32 {
+        let mut state = self.state();
+        let tries = state.tries.entry(key.clone()).or_default();
+        *tries += 1;
+        *tries - 1
+    }
+
+    /// The passphrase of a key from the file descriptor, used up by this. `again`
+    /// says that the last one was wrong.
+    fn take(&self, key: &KeyName, again: bool) -> Result<Option<Zeroizing<String>>, KeyError> {
         let Some(fd) = self.fd else {
             return Ok(None);
         };
@@ -58,7 +74,8 @@ impl Known {
         }
         let lines = state.lines.get_or_insert_default();
         match lines.iter().position(|(name, _)| name == key.as_str()) {
-            Some(index) => Ok(Some(lines.swap_remove(index).1)),
+            Some(index) => Ok(Some(lines.remove(index).1)),
+            None if again => Err(KeyError::WrongPassphrase(key.clone())),
             None => Err(missing(format!("file descriptor {fd} has no further line for it"))),
         }
     }
@@ -76,13 +93,18 @@ fn read_lines(fd: u32) -> std::io::Result<Vec<(String, Zeroizing<String>)>> {
 
 impl Secrets for Ui {
     fn passphrase(&self, key: &KeyName, holder: Option<&Holder>, again: bool) -> Result<Zeroizing<String>, KeyError> {
-        if let Some(secret) = self.secrets.take(key)? {
+        if let Some(secret) = self.secrets.take(key, again)? {
             return Ok(secret);
         }
         if !again && let Some(known) = holder.and_then(|holder| self.secrets.state().of_holder.get(holder).cloned()) {
             return Ok(known);
         }
-        let wrong = if again { "That does not open it. " } else { "" };
+        // What was wrong may have been typed for another key of this person.
+        let tries = self.secrets.tried(key);
+        if tries >= TRIES {
+            return Err(KeyError::WrongPassphrase(key.clone()));
+        }
+        let wrong = if tries > 0 { "That does not open it. " } else { "" };
         let secret = self.read_secret(key, &format!("{wrong}Passphrase of software key {key}: "))?;
         if let Some(holder) = holder {
             self.secrets.state().of_holder.insert(holder.clone(), secret.clone());
@@ -91,7 +113,7 @@ impl Secrets for Ui {
     }
 
     fn new_passphrase(&self, key: &KeyName, holder: Option<&Holder>) -> Result<Zeroizing<String>, KeyError> {
-        if let Some(secret) = self.secrets.take(key)? {
+        if let Some(secret) = self.secrets.take(key, false)? {
             return Ok(secret);
         }
         if let Some(known) = holder.and_then(|holder| self.secrets.state().of_holder.get(holder).cloned()) {
@@ -120,13 +142,15 @@ impl Ui {
     fn read_secret(&self, key: &KeyName, prompt: &str) -> Result<Zeroizing<String>, KeyError> {
         let missing = |reason: String| KeyError::NoPassphrase { name: key.clone(), reason };
         self.clear_bar();
-        if !std::io::stdin().is_terminal() {
+        if !self.can_ask() {
             return Err(missing("there is no terminal to ask on; pass it with --pin-fd".to_owned()));
         }
-        match rpassword::prompt_password(prompt) {
-            Ok(secret) if secret.is_empty() => Err(missing("you gave none".to_owned())),
-            Ok(secret) => Ok(Zeroizing::new(secret)),
-            Err(error) => Err(missing(error.to_string())),
-        }
+        let read = || {
+            let keyboard = Keyboard::open()?;
+            let config = rpassword::ConfigBuilder::new().input_reader(keyboard).build();
+            rpassword::prompt_password_with_config(text::clean(prompt), config)
+        };
+        let secret = read().map_err(|error| missing(error.to_string()))?;
+        if secret.is_empty() { Err(missing("you gave none".to_owned())) } else { Ok(Zeroizing::new(secret)) }
     }
 }
