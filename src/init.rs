@@ -28,6 +28,7 @@ use crate::key::SoftwareKey;
 use crate::key::ToSign;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
+use crate::manifest::MirrorName;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
@@ -36,6 +37,7 @@ use crate::openpgp::Certificate;
 use crate::openpgp::OpenPgpError;
 use crate::policy::Policy;
 use crate::policy::RoleEntry;
+use crate::policy::Terminal;
 use crate::progress::Progress;
 use crate::repository::RepositoryError;
 use crate::repository::State;
@@ -60,7 +62,7 @@ pub struct Request<'a> {
     /// The policy; files that it names are found relative to it.
     pub policy: &'a Path,
     /// Local mirrors: name and folder.
-    pub mirrors: &'a [(String, PathBuf)],
+    pub mirrors: &'a [(MirrorName, PathBuf)],
     /// Toolchains: folder and the name below `/opt`.
     pub toolchains: &'a [(PathBuf, String)],
 }
@@ -164,15 +166,19 @@ fn build(
         return Err(InitError::NotAllowed);
     }
     private_folder(folder)?;
-    for name in ["keys", "repository", "cuts", "publications", "mirrors", "inputs", "inbox", "outbox"] {
+    for name in ["repository", "cuts", "publications", "mirrors", "inputs", "inbox", "outbox"] {
         atomic::make_folder(&folder.join(name))?;
     }
     private_folder(&folder.join("keys"))?;
     copy_files(&policy, request.policy.parent().unwrap_or(Path::new(".")), folder)?;
-    let made = make_keys(&policy, folder, operator, now())?;
     atomic::write(&folder.join("policy.toml"), text.as_bytes())?;
-    let terminal = terminal_file(request, made.keys());
+    // What can be wrong is found out before anybody is asked for a passphrase.
+    let new = new_keys(&policy, folder);
+    check_keys(&policy, folder, &new)?;
+    let terminal = terminal_file(request, &new);
+    Terminal::parse(Path::new("terminal.toml"), terminal.clone()).map_err(HomeError::from)?;
     atomic::write(&folder.join("terminal.toml"), terminal.as_bytes())?;
+    let made = make_keys(&policy, folder, &new, operator, now())?;
 
     let home = Home::open(folder)?;
     let mut journal = home.journal()?;
@@ -203,9 +209,43 @@ fn copy_files(policy: &Policy, from: &Path, folder: &Path) -> Result<(), InitErr
     Ok(())
 }
 
-/// Makes the keys whose public halves do not exist: P-256 for TUF, Ed25519 for
-/// claims and OpenPGP.
-fn make_keys(policy: &Policy, folder: &Path, secrets: &impl Secrets, now: Timestamp) -> Result<Keys, InitError> {
+/// The keys whose public halves do not exist.
+fn new_keys(policy: &Policy, folder: &Path) -> BTreeSet<KeyName> {
+    let missing = |file: &str| !folder.join(file).exists();
+    let keys = policy.keys.iter().filter(|(_, entry)| missing(entry.public.get_ref())).map(|(name, _)| name.clone());
+    let of_openpgp = policy.openpgp.holders.iter().filter(|(_, file)| missing(file.get_ref()));
+    keys.chain(of_openpgp.filter_map(|(holder, _)| Policy::openpgp_key(holder))).collect()
+}
+
+/// Keys that exist can be read, and those that are made suffice to sign.
+fn check_keys(policy: &Policy, folder: &Path, new: &BTreeSet<KeyName>) -> Result<(), InitError> {
+    for (_, entry) in policy.keys.iter().filter(|(name, _)| !new.contains(name)) {
+        let path = folder.join(entry.public.get_ref());
+        let pem = fs::read_to_string(&path).map_err(|error| HomeError::io(&path, error))?;
+        let file = PathBuf::from(entry.public.get_ref());
+        PublicKey::from_pem(&pem).map_err(|reason| HomeError::Damaged { path: file, reason })?;
+    }
+    let made = |name: &str| new.iter().any(|key| key.as_str() == name);
+    for (role, entry) in [("root", &policy.role.root), ("targets", &policy.role.targets)] {
+        let (need, have) = (*entry.threshold.get_ref(), entry.keys.iter().filter(|key| made(key.get_ref())).count());
+        if have < need as usize {
+            return Err(InitError::TooFewKeys { role, need, have });
+        }
+    }
+    if !made(policy.role.online.key.get_ref()) {
+        return Err(InitError::TooFewKeys { role: "online", need: 1, have: 0 });
+    }
+    Ok(())
+}
+
+/// Makes keys: P-256 for TUF, Ed25519 for claims and OpenPGP.
+fn make_keys(
+    policy: &Policy,
+    folder: &Path,
+    new: &BTreeSet<KeyName>,
+    secrets: &impl Secrets,
+    now: Timestamp,
+) -> Result<Keys, InitError> {
     let mut keys = Keys::new();
     let mut make = |name: &KeyName, holder: Option<&Holder>, algorithm| -> Result<(), InitError> {
         let key = SoftwareKey::generate(name.clone(), algorithm)?;
@@ -214,16 +254,13 @@ fn make_keys(policy: &Policy, folder: &Path, secrets: &impl Secrets, now: Timest
         Ok(())
     };
     let claims: BTreeSet<&KeyName> = policy.claim_keys().map(|(name, _)| name).collect();
-    for (name, entry) in &policy.keys {
-        if folder.join(entry.public.get_ref()).exists() {
-            continue;
-        }
+    for name in policy.keys.keys().filter(|name| new.contains(name)) {
         let algorithm = if claims.contains(name) { Algorithm::Ed25519 } else { Algorithm::P256 };
         make(name, policy.holder_of(name).as_ref(), algorithm)?;
     }
     let mut certificates = Vec::new();
     for (holder, file) in &policy.openpgp.holders {
-        if let Some(name) = Policy::openpgp_key(holder).filter(|_| !folder.join(file.get_ref()).exists()) {
+        if let Some(name) = Policy::openpgp_key(holder).filter(|name| new.contains(name)) {
             make(&name, Some(holder), Algorithm::Ed25519)?;
             certificates.push((name, &policy.holders[holder], file.get_ref()));
         }
@@ -248,8 +285,13 @@ fn key_file(name: &KeyName) -> String {
     format!("keys/{name}.key")
 }
 
+/// A name as a key of TOML, where a dot would separate two.
+fn toml_key(name: &str) -> String {
+    if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
+}
+
 /// `terminal.toml` of a new home.
-fn terminal_file<'a>(request: &Request<'_>, keys: impl Iterator<Item = &'a KeyName>) -> String {
+fn terminal_file(request: &Request<'_>, keys: &BTreeSet<KeyName>) -> String {
     let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
     let mut text = String::from(
         "# What is true of this machine only.\nversion = 1\n\n\
@@ -257,7 +299,7 @@ fn terminal_file<'a>(request: &Request<'_>, keys: impl Iterator<Item = &'a KeyNa
          # learns the passphrases has the keys.\n[token]\n",
     );
     for name in keys {
-        let _ = writeln!(text, "{name} = {{ file = \"{}\" }}", key_file(name));
+        let _ = writeln!(text, "{} = {{ file = \"{}\" }}", toml_key(name.as_str()), key_file(name));
     }
     if !request.toolchains.is_empty() {
         text.push_str("\n# Folders that builds see besides /usr, read-only.\n[sandbox]\ntoolchains = [\n");
@@ -267,7 +309,7 @@ fn terminal_file<'a>(request: &Request<'_>, keys: impl Iterator<Item = &'a KeyNa
         text.push_str("]\n");
     }
     for (name, path) in request.mirrors {
-        let _ = write!(text, "\n[mirror.{name}]\npath = {}\n", quoted(path));
+        let _ = write!(text, "\n[mirror.{}]\npath = {}\n", toml_key(name.as_str()), quoted(path));
     }
     text
 }

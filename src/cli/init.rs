@@ -1,5 +1,6 @@
 //! `release init`: a home with policy, keys and root of trust.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -10,6 +11,9 @@ use super::trust;
 use super::ui::Ui;
 use super::ui::counted;
 use crate::init::Request;
+use crate::manifest::FileName;
+use crate::manifest::MirrorName;
+use crate::manifest::names::NameError;
 
 /// Make a home: policy, keys, root of trust
 ///
@@ -23,7 +27,8 @@ use crate::init::Request;
 #[command(after_long_help = "\
 Example:
   Make a home for a demonstration:
-      release init --home demo/home --policy policy.toml --software-keys --mirror here=demo/mirror")]
+      release init --home demo/home --policy policy.toml \\
+          --software-keys --mirror here=demo/mirror")]
 pub struct Args {
     /// The policy to start from
     #[arg(long, value_name = "FILE")]
@@ -32,19 +37,44 @@ pub struct Args {
     #[arg(long, required = true)]
     software_keys: bool,
     /// Publish to this local folder (can be repeated)
-    #[arg(long = "mirror", value_name = "NAME=DIR", value_parser = named_folder)]
-    mirrors: Vec<(String, PathBuf)>,
+    #[arg(long = "mirror", value_name = "NAME=DIR", value_parser = mirror)]
+    mirrors: Vec<(MirrorName, PathBuf)>,
     /// Let builds see this folder at /opt/NAME, which may have slashes (can be repeated)
-    #[arg(long = "toolchain", value_name = "NAME=DIR", value_parser = named_folder)]
+    #[arg(long = "toolchain", value_name = "NAME=DIR", value_parser = toolchain)]
     toolchains: Vec<(String, PathBuf)>,
 }
 
-fn named_folder(text: &str) -> Result<(String, PathBuf), String> {
-    let (name, folder) = text.split_once('=').ok_or("write NAME=DIR")?;
-    if name.is_empty() || folder.is_empty() {
-        return Err("write NAME=DIR".to_owned());
+fn mirror(text: &str) -> Result<(MirrorName, PathBuf), String> {
+    let (name, folder) = named_folder(text)?;
+    Ok((name.parse().map_err(|error: NameError| error.to_string())?, folder))
+}
+
+fn toolchain(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, folder) = named_folder(text)?;
+    for segment in name.split('/') {
+        segment.parse::<FileName>().map_err(|error| error.to_string())?;
     }
-    Ok((name.to_owned(), PathBuf::from(folder)))
+    if !folder.is_dir() {
+        return Err(format!("there is no folder {}", folder.display()));
+    }
+    Ok((name.to_owned(), folder))
+}
+
+fn named_folder(text: &str) -> Result<(&str, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, folder)) if !name.is_empty() && !folder.is_empty() => Ok((name, PathBuf::from(folder))),
+        _ => Err("write NAME=DIR".to_owned()),
+    }
+}
+
+/// Refuses an option that names the same thing twice.
+fn check_distinct<T: PartialEq + Display>(option: &str, names: &[(T, PathBuf)]) -> Result<(), CommandError> {
+    for (index, (name, _)) in names.iter().enumerate() {
+        if names[..index].iter().any(|(other, _)| other == name) {
+            return Err(CommandError::usage(format!("{option} {name} is given twice; nothing was made")));
+        }
+    }
+    Ok(())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
@@ -71,8 +101,12 @@ fn relative(to: &Path, from: &Path) -> PathBuf {
 
 /// Runs `release init`.
 pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
-    let toolchains: Vec<(PathBuf, String)> =
-        args.toolchains.iter().map(|(name, folder)| (folder.clone(), name.clone())).collect();
+    check_distinct("--mirror", &args.mirrors)?;
+    check_distinct("--toolchain", &args.toolchains)?;
+    let mut toolchains = Vec::new();
+    for (name, folder) in &args.toolchains {
+        toolchains.push((absolute(folder)?, name.clone()));
+    }
     let home = &absolute(home)?;
     let mut mirrors = Vec::new();
     for (name, folder) in &args.mirrors {
