@@ -4,10 +4,13 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
+use serde_json::Value;
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::error;
 use super::error::CommandError;
+use super::error::Stop;
 use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
@@ -28,6 +31,7 @@ use crate::manifest::names::printable;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::publish;
+use crate::publish::PublishError;
 
 /// Fetch, build, sign, seal and publish a release
 ///
@@ -39,7 +43,7 @@ use crate::publish;
 /// signature on, the bytes of a cut are final.
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "release cut [OPTIONS] [PRODUCT] VERSION",
+    allow_missing_positional = true,
     after_long_help = "\
 Examples:
   See what would be released:
@@ -49,9 +53,10 @@ Examples:
       release cut kestrel 2.4.0 --yes=2.4.0 --pin-fd 3"
 )]
 pub struct Args {
-    /// The product (may be left out when there is one) and the version
-    #[arg(required = true, num_args = 1..=2, value_names = ["PRODUCT", "VERSION"])]
-    what: Vec<String>,
+    /// The product; may be left out when there is one
+    product: Option<Product>,
+    /// The version
+    version: Version,
     /// Fetch and show the plan; build, sign and push nothing
     #[arg(long)]
     dry_run: bool,
@@ -73,57 +78,79 @@ pub struct Today {
 /// Runs `release cut`.
 pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
-    let (product, version) = what(&args.what, &home)?;
-    let operator = AtTerminal { ui, yes: args.yes.as_ref(), today: args.today.today };
-    let cut = Cut { home: &home, product: &product, version: &version, operator: &operator, now: &Timestamp::now };
+    let (product, version) = (&product_of(args.product.as_ref(), &home)?, &args.version);
+    if !args.dry_run || args.yes.is_some() {
+        check_yes(args.yes.as_ref(), version, "nothing was fetched, built or signed", ui)?;
+    }
+    let operator = AtTerminal { ui, yes: args.yes.is_some(), today: args.today.today };
+    let cut = Cut { home: &home, product, version, operator: &operator, now: &Timestamp::now };
+    let stop = Stop { home: &home, product, version };
+    let mut facts = json!({ "version": 1, "product": product, "release": version });
     if args.dry_run {
-        cut.dry_run()?;
+        let pin = cut.dry_run().map_err(|error| stop.explain(error))?;
         ui.say("Dry run requested: nothing was built, signed or pushed.");
+        if ui.json {
+            facts["dry_run"] = json!({ "pin": pin });
+            ui.data(&facts.to_string());
+        }
         return Ok(0);
     }
-    let summary = cut.run().map_err(|error| CommandError::from(error).of_cut(&product, &version))?;
-    if ui.json {
-        let mirrors = mirrors_json(&summary.mirrors);
-        let value = serde_json::json!({
-            "version": 1, "product": product, "release": version, "serial": summary.serial, "mirrors": mirrors,
-        });
-        ui.data(&value.to_string());
-    }
-    let code = report_mirrors(&summary.mirrors, &["cut", product.as_str(), version.as_str()], ui)?;
+    let summary = cut.run().map_err(|error| stop.explain(error))?;
+    facts["serial"] = json!(summary.serial);
+    report_mirrors(&summary.mirrors, facts, &["cut", product.as_str(), version.as_str()], ui)?;
     ui.say(&format!("Released {product} {version}."));
-    Ok(code)
+    Ok(0)
 }
 
-/// Product and version of a command line; the product may be left out when
-/// there is one.
-pub fn what(words: &[String], home: &Home) -> Result<(Product, Version), CommandError> {
-    let parse = |product: &str, version: &str| -> Result<(Product, Version), CommandError> {
-        let product = product.parse().map_err(|error| CommandError::usage(format!("{error}")))?;
-        let version = version.parse().map_err(|error| CommandError::usage(format!("{error}")))?;
-        Ok((product, version))
-    };
+/// The product of a command line; it may be left out when there is one.
+pub fn product_of(named: Option<&Product>, home: &Home) -> Result<Product, CommandError> {
     let products: Vec<&Product> = home.policy.products.keys().collect();
-    match (words, products.as_slice()) {
-        ([product, version], _) => parse(product, version),
-        ([version], [only]) => parse(only.as_str(), version),
-        ([_], several) => {
-            let names: Vec<&str> = several.iter().map(|name| name.as_str()).collect();
-            Err(CommandError::usage(format!("the policy has several products ({}); name one", names.join(", "))))
+    let unknown = match (named, products.as_slice()) {
+        (Some(name), known) if known.contains(&name) => return Ok(name.clone()),
+        (None, [only]) => return Ok(Product::clone(only)),
+        (Some(name), _) => format!("the policy has no product `{name}`"),
+        (None, _) => "name a product and a version".to_owned(),
+    };
+    let names: Vec<&str> = products.iter().map(|product| product.as_str()).collect();
+    let known = format!("the policy has {}: {}", counted(products.len(), "product"), names.join(", "));
+    Err(CommandError::usage(unknown).hint(known))
+}
+
+/// Finds out before anything is done whether somebody can confirm: at the
+/// terminal, or by `--yes`. `nothing` says what was not done.
+pub fn check_yes(yes: Option<&Version>, version: &Version, nothing: &str, ui: &Ui) -> Result<(), CommandError> {
+    match yes {
+        Some(yes) if yes == version => Ok(()),
+        Some(yes) => {
+            Err(CommandError::usage(format!("--yes names version {yes}, the command line {version}; {nothing}")))
         }
-        _ => Err(CommandError::usage("name a version")),
+        None if ui.can_ask() => Ok(()),
+        None => Err(CommandError::usage(format!("there is no terminal to confirm on; {nothing}"))
+            .hint(format!("confirm on the command line, by `--yes={version}`"))),
     }
 }
 
-/// Prints how mirrors fared. Gives exit 4 as an error where one failed.
-pub fn report_mirrors(outcomes: &[publish::Outcome], again: &[&str], ui: &Ui) -> Result<u8, CommandError> {
-    let failed: Vec<&publish::Outcome> = outcomes.iter().filter(|outcome| outcome.result.is_err()).collect();
+/// Prints how mirrors fared, and `facts` for machines. Gives exit 4 as an error
+/// where one failed; `again` is the command that goes on.
+pub fn report_mirrors(
+    outcomes: &[publish::Outcome],
+    mut facts: Value,
+    again: &[&str],
+    ui: &Ui,
+) -> Result<(), CommandError> {
+    facts["mirrors"] = mirrors_json(outcomes);
+    let failed: Vec<(&publish::Outcome, &PublishError)> =
+        outcomes.iter().filter_map(|outcome| Some((outcome, outcome.result.as_ref().err()?))).collect();
     if failed.is_empty() {
         if outcomes.is_empty() {
             ui.warn("terminal.toml has no mirror; nothing was published");
         }
-        return Ok(0);
+        if ui.json {
+            ui.data(&facts.to_string());
+        }
+        return Ok(());
     }
-    for outcome in outcomes {
+    for outcome in outcomes.iter().filter(|_| !ui.json) {
         let (word, paint) = match outcome.result {
             Ok(_) => ("published ", Paint::Good),
             Err(_) => ("not pushed", Paint::Bad),
@@ -134,26 +161,25 @@ pub fn report_mirrors(outcomes: &[publish::Outcome], again: &[&str], ui: &Ui) ->
         error::PARTIAL,
         format!("{} of {} could not be brought up to date", failed.len(), counted(outcomes.len(), "mirror")),
     );
-    for outcome in failed {
-        if let Err(error) = &outcome.result {
-            let error = CommandError::from_error(error::PARTIAL, error);
-            let causes: Vec<&str> = error.causes().iter().map(String::as_str).collect();
-            let all = std::iter::once(error.message()).chain(causes).collect::<Vec<_>>().join(": ");
-            result = result.cause(format!("mirror `{}`: {all}", outcome.mirror));
-        }
+    for (outcome, error) in failed {
+        let error = CommandError::from_error(error::PARTIAL, error);
+        let causes = error.causes().iter().map(String::as_str);
+        let all = std::iter::once(error.message()).chain(causes).collect::<Vec<_>>().join(": ");
+        result = result.cause(format!("mirror `{}`: {all}", outcome.mirror));
     }
     Err(result
-        .hint("a mirror that could not be reached keeps its old, whole state")
+        .facts(facts)
+        .hint("such a mirror keeps its old, whole state")
         .hint_command("when it is right again, go on without signing again using:", again))
 }
 
 /// Outcomes for machines.
-pub fn mirrors_json(outcomes: &[publish::Outcome]) -> serde_json::Value {
+fn mirrors_json(outcomes: &[publish::Outcome]) -> Value {
     outcomes
         .iter()
         .map(|outcome| {
             let error = outcome.result.as_ref().err().map(ToString::to_string);
-            serde_json::json!({
+            json!({
                 "mirror": outcome.mirror, "new_files": outcome.result.as_ref().ok(), "error": error,
             })
         })
@@ -164,8 +190,8 @@ pub fn mirrors_json(outcomes: &[publish::Outcome]) -> serde_json::Value {
 pub struct AtTerminal<'a> {
     /// How to ask.
     pub ui: &'a Ui,
-    /// The version that may be signed without asking.
-    pub yes: Option<&'a Version>,
+    /// Whether the command line has confirmed the version.
+    pub yes: bool,
     /// What the command line says of today.
     pub today: Option<Date>,
 }
@@ -254,20 +280,16 @@ impl Operator for AtTerminal<'_> {
         let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
         lines.push(format!("  by        {}", holders.join(", ")));
         self.ui.say(&lines.join("\n"));
-        match self.yes {
-            Some(yes) if yes == *version => Ok(()),
-            Some(yes) => {
-                self.ui.warn(&format!("--yes says {yes}, the version is {version}"));
+        if self.yes {
+            return Ok(());
+        }
+        match self.ui.ask("To sign, type the version (empty line stops): ") {
+            Ok(answer) if answer.trim() == version.as_str() => Ok(()),
+            Ok(_) => Err(Stopped),
+            Err(error) => {
+                self.ui.warn(error.message());
                 Err(Stopped)
             }
-            None => match self.ui.ask("To sign, type the version (empty line stops): ") {
-                Ok(answer) if answer.trim() == version.as_str() => Ok(()),
-                Ok(_) => Err(Stopped),
-                Err(error) => {
-                    self.ui.warn(error.message());
-                    Err(Stopped)
-                }
-            },
         }
     }
 }

@@ -31,8 +31,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use clap::FromArgMatches;
 use clap::Parser;
 use clap::Subcommand;
+#[cfg(feature = "terminal")]
+use clap::parser::ValueSource;
 
 use self::error::CommandError;
 use self::ui::Ui;
@@ -120,18 +123,22 @@ pub fn main() -> ExitCode {
     crate::process::keep_inherited_files();
     crate::tuf::install_crypto();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(&arguments) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are not errors; clap knows where each goes.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { error::USAGE } else { 0 });
-        }
+    let parsed = command().try_get_matches_from(&arguments);
+    let (cli, matches) = match parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
+        Ok(parsed) => parsed,
+        Err(error) => return ui::usage(&error, &arguments),
     };
     let ui = Ui::new(&cli.global);
+    #[cfg(feature = "terminal")]
+    let named_home = (matches.value_source("home") == Some(ValueSource::CommandLine)).then(|| cli.global.home.clone());
     match run(cli, &ui) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
+            #[cfg(feature = "terminal")]
+            let error = match named_home {
+                Some(home) => error.in_home(&home),
+                None => error,
+            };
             ui.error(&error);
             ExitCode::from(error.code())
         }

@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::error::CommandError;
 use super::ui::Ui;
 use super::ui::counted;
 use crate::home;
 use crate::home::HomeError;
 use crate::policy::Policy;
+use crate::policy::Span;
 
 /// The project's rules
 #[derive(Debug, clap::Subcommand)]
@@ -31,24 +34,41 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     let missing = |file: &&str| !folder.join(file).exists();
     let tag_files: Vec<&str> = policy.tag_files().filter(missing).collect();
     let keys: Vec<&str> = policy.files().filter(missing).filter(|file| !tag_files.contains(file)).collect();
-    let role = |name: &str, keys: usize, threshold: u32| format!("  {name:<12} {threshold} of {keys} people");
+    let of = |threshold: &Span<u32>, keys: usize| format!("{} of {}", threshold.get_ref(), counted(keys, "person"));
+    let (root, targets) = (&policy.role.root, &policy.role.targets);
     let mut lines = vec![format!("{} is well formed", path.display())];
-    lines.push(role("root", policy.role.root.keys.len(), *policy.role.root.threshold.get_ref()));
-    lines.push(role("targets", policy.role.targets.keys.len(), *policy.role.targets.threshold.get_ref()));
-    for (name, product) in &policy.products {
-        let rebuilds = *product.rebuilds.get_ref();
-        let line = role(name.as_str(), product.keys.len(), *product.threshold.get_ref());
-        lines.push(format!("{line}, {rebuilds} independent rebuilds"));
+    for (name, role) in [("root", root), ("targets", targets)] {
+        lines.push(format!("  {name:<12} {}", of(&role.threshold, role.keys.len())));
     }
-    ui.data(&lines.join("\n"));
+    for (name, product) in &policy.products {
+        let people = of(&product.threshold, product.keys.len());
+        let rebuilds = counted(*product.rebuilds.get_ref() as usize, "independent rebuild");
+        lines.push(format!("  {name:<12} {people}, {rebuilds}"));
+    }
     for name in policy.insecure() {
         ui.warn(&format!("demonstration only: `insecure-{name}` is set"));
     }
-    if !keys.is_empty() {
-        ui.say(&format!("{} of it do not exist yet; `release init` makes them.", counted(keys.len(), "public key")));
+    let facts = json!({
+        "version": 1,
+        "policy": path.display().to_string(),
+        "products": policy.products.keys().collect::<Vec<_>>(),
+        "insecure": policy.insecure(),
+        "keys_to_be_made": keys,
+    });
+    if !ui.json {
+        ui.data(&lines.join("\n"));
     }
-    if tag_files.is_empty() {
-        return Ok(0);
+    if !tag_files.is_empty() {
+        let message = format!("files that {} names are missing: {}", path.display(), tag_files.join(", "));
+        return Err(CommandError::failed(message).facts(facts));
     }
-    Err(CommandError::failed(format!("files that it names are missing: {}", tag_files.join(", "))))
+    if ui.json {
+        ui.data(&facts.to_string());
+    }
+    match keys.len() {
+        0 => {}
+        1 => ui.say("1 public key of it does not exist yet; `release init` makes it."),
+        count => ui.say(&format!("{count} public keys of it do not exist yet; `release init` makes them.")),
+    }
+    Ok(0)
 }

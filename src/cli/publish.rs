@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde_json::json;
 
-use super::cut::mirrors_json;
 use super::cut::report_mirrors;
 use super::error::CommandError;
 use super::ui::Ui;
@@ -27,8 +27,6 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     Pending::finish_interrupted(&home)?;
     let state = State::load(&home.repository())?;
     let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), ui)?;
-    if ui.json {
-        ui.data(&serde_json::json!({ "version": 1, "mirrors": mirrors_json(&outcomes) }).to_string());
-    }
-    report_mirrors(&outcomes, &["publish"], ui)
+    report_mirrors(&outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
+    Ok(0)
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde_json::json;
 
 use super::cut::AtTerminal;
 use super::cut::Today;
@@ -28,9 +29,10 @@ pub struct Args {
 pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let _lock = home.lock("release refresh")?;
-    let operator = AtTerminal { ui, yes: None, today: args.today.today };
+    let operator = AtTerminal { ui, yes: false, today: args.today.today };
     refresh::refresh(&home, &operator, &Timestamp::now)?;
     let state = State::load(&home.repository())?;
     let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), ui)?;
-    report_mirrors(&outcomes, &["publish"], ui)
+    report_mirrors(&outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
+    Ok(0)
 }

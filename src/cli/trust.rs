@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::json;
 
 use super::error::CommandError;
 use super::ui::Ui;
@@ -130,6 +131,11 @@ fn add(path: &Path, fingerprint: Option<&str>, repository: Option<String>, ui: &
             )
             .hint("do not use this root; nothing was added"));
         }
+    } else if !ui.can_ask() {
+        return Err(CommandError::usage(
+            "there is no terminal to ask on, so nothing can be compared and nothing was added",
+        )
+        .hint("give the fingerprint that you have from another channel by `--fingerprint=SHA256`"));
     } else {
         ui.say(&format!("Fingerprint of {} (SHA-256):\n\n    {}\n", path.display(), grouped(digest)));
         ui.say("Compare it with one from another channel: a person, a printed page, several sites.");
@@ -148,11 +154,15 @@ fn add(path: &Path, fingerprint: Option<&str>, repository: Option<String>, ui: &
         other => other,
     };
     let folder = folder()?;
+    let facts = json!({ "version": 1, "trusted": digest, "repository": repository });
     let note = serde_json::to_vec(&Note { version: 1, repository })
         .map_err(|error| CommandError::from_error(super::error::INTERNAL, &error))?;
     write(&folder, &note_path(&folder, digest), &note)?;
     write(&folder, &root_path(&folder, digest), &root)?;
     ui.say(&format!("Trusted root {digest}"));
+    if ui.json {
+        ui.data(&facts.to_string());
+    }
     Ok(0)
 }
 
@@ -173,11 +183,9 @@ fn list(ui: &Ui) -> Result<u8, CommandError> {
     if ui.json {
         let roots: Vec<serde_json::Value> = roots
             .iter()
-            .map(|trusted| {
-                serde_json::json!({ "fingerprint": Sha256::of(&trusted.root), "repository": trusted.repository })
-            })
+            .map(|trusted| json!({ "fingerprint": Sha256::of(&trusted.root), "repository": trusted.repository }))
             .collect();
-        ui.data(&serde_json::json!({ "version": 1, "roots": roots }).to_string());
+        ui.data(&json!({ "version": 1, "roots": roots }).to_string());
         return Ok(0);
     }
     for trusted in &roots {
@@ -214,5 +222,8 @@ fn remove(fingerprint: &str, ui: &Ui) -> Result<u8, CommandError> {
         let _ = fs::remove_dir_all(seen.join(digest.to_string()));
     }
     ui.say(&format!("Removed root {digest}"));
+    if ui.json {
+        ui.data(&json!({ "version": 1, "removed": digest }).to_string());
+    }
     Ok(0)
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+#[cfg(feature = "terminal")]
+use serde_json::json;
 use sigstore_tuf::FileStore;
 use sigstore_tuf::MetadataStore;
 use sigstore_tuf::TargetFile;
@@ -73,8 +75,13 @@ pub fn run(command: &Command, ui: &Ui) -> Result<u8, CommandError> {
         #[cfg(feature = "terminal")]
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut super::command(), "release", &mut script);
-            ui.data(String::from_utf8_lossy(&script).trim_end());
+            clap_complete::generate(*shell, &mut visible(), "release", &mut script);
+            let script = String::from_utf8_lossy(&script);
+            if ui.json {
+                ui.data(&json!({ "version": 1, "script": script }).to_string());
+            } else {
+                ui.script(script.trim_end());
+            }
         }
         #[cfg(feature = "terminal")]
         Command::Man { folder } => {
@@ -83,6 +90,9 @@ pub fn run(command: &Command, ui: &Ui) -> Result<u8, CommandError> {
             fs::create_dir_all(folder).map_err(failed)?;
             clap_mangen::generate_to(super::command(), folder).map_err(failed)?;
             ui.say(&format!("Manual pages written to {}", folder.display()));
+            if ui.json {
+                ui.data(&json!({ "version": 1, "folder": folder.display().to_string() }).to_string());
+            }
         }
         Command::TufClient(client) => {
             let _ = ui;
@@ -90,6 +100,16 @@ pub fn run(command: &Command, ui: &Ui) -> Result<u8, CommandError> {
         }
     }
     Ok(0)
+}
+
+/// The command line without what is hidden, which completions would offer.
+#[cfg(feature = "terminal")]
+fn visible() -> clap::Command {
+    super::command().mut_subcommand("util", |util| {
+        let shown = util.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+        let about = util.get_about().cloned().unwrap_or_default();
+        clap::Command::default().name("util").about(about).subcommand_required(true).subcommands(shown)
+    })
 }
 
 /// Keeps trusted metadata as the suite wants to see it: the newest root under

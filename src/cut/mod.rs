@@ -20,11 +20,13 @@ use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::Journal;
 use crate::home::atomic;
+use crate::manifest::Pin;
 use crate::manifest::Product;
 use crate::manifest::Version;
 use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
+use crate::repository::stage::Place;
 use crate::sign::Batch;
 use crate::sign::Plan;
 use crate::sign::Session;
@@ -41,7 +43,7 @@ pub use sealer::Sealer;
 /// What a finished cut did.
 #[derive(Debug)]
 pub struct Summary {
-    /// The publication that holds the release; none after a dry run.
+    /// The publication that holds the release.
     pub serial: Option<u64>,
     /// How the push to each mirror ended.
     pub mirrors: Vec<publish::Outcome>,
@@ -125,11 +127,12 @@ impl Cut<'_> {
         Ok(Summary { serial: cut.sealed, mirrors })
     }
 
-    /// Fetches into a throw-away folder and shows the plan. Touches nothing.
+    /// Fetches into a throw-away folder and shows the plan. Touches nothing, and
+    /// gives what would be pinned.
     ///
     /// # Errors
-    /// As [`Self::run`] would find before it builds.
-    pub fn dry_run(&self) -> Result<Summary, CutError> {
+    /// As [`Self::run`] would find before it builds; the version was released.
+    pub fn dry_run(&self) -> Result<Pin, CutError> {
         let state = State::load(&self.home.repository())?;
         let of_product = self.of_product()?;
         self.check_policy(&state)?;
@@ -137,6 +140,7 @@ impl Cut<'_> {
         self.check_expiry(&state)?;
         let folder = self.home.cut(self.product, self.version);
         let cut = self.open_state(&folder, &state)?;
+        Place { state: &state, product: self.product, version: self.version }.check_free()?;
         publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
         let plan = Plan::new(self.home, self.product)?;
         self.check_others()?;
@@ -146,7 +150,7 @@ impl Cut<'_> {
         let fetched = self.fetch_source(of_product, cut.pin.as_ref(), &path)?;
         self.read_recipe(&fetched)?;
         self.show_plan(&plan, of_product, &state, Some(&fetched.pin), cut.staged.is_some())?;
-        Ok(Summary { serial: None, mirrors: Vec::new() })
+        Ok(fetched.pin.clone())
     }
 }
 

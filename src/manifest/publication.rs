@@ -67,9 +67,4 @@ impl Publication {
     pub fn names(&self) -> impl Iterator<Item = (&RepoPath, &Entry)> {
         self.entries.iter().flat_map(|entry| entry.names.iter().map(move |name| (name, entry)))
     }
-
-    /// The number of names.
-    pub fn file_count(&self) -> usize {
-        self.entries.iter().map(|entry| entry.names.len()).sum()
-    }
 }

@@ -56,6 +56,10 @@ fn mistakes_in_configuration_have_a_place_and_a_nearest_word() {
         .exits(1)
         .says("4 of 3 people can never sign");
     check(&|text| text.replace("rebuilds = 0", "rebuilds = 3")).exits(1).says("at most 2 of them can rebuild");
+    check(&|text| text.lines().filter(|line| !line.starts_with("bob-claim")).collect::<Vec<_>>().join("\n"))
+        .exits(1)
+        .says("`bob` has no claim key")
+        .says("the claim key of a holder is the key whose name ends in `-claim`");
     check(&|text| text.replace("\"30d\"", "\"91d\"")).exits(1).says("at most 90 days");
     check(&|text| text.replace("\"30d\"", "\"soon\"")).exits(1).says("is not a period");
     check(&|text| text.replace("keys/online.pem", "../online.pem")).exits(1).says("without `..`");

@@ -5,6 +5,7 @@ use std::fs;
 use crate::support::Lab;
 use crate::support::program;
 use crate::support::run;
+use crate::support::terminal::at_a_terminal;
 use crate::support::today;
 
 const REJECTED: i32 = 3;
@@ -38,8 +39,12 @@ fn a_cut_says_what_it_does_and_signs_what_it_showed() {
 fn nothing_is_signed_without_confirmation() {
     let lab = Lab::new();
     lab.tag("1.0");
-    lab.with_keys(&["cut", "1.0"]).exits(1).says("there is no terminal to ask on").says("nothing was signed");
-    lab.with_keys(&["cut", "1.0", "--yes=1.1"]).exits(1).says("--yes says 1.1, the version is 1.0");
+    lab.with_keys(&["cut", "1.0"]).exits(2).says("no terminal to confirm on").says("--yes=1.0").does_not_say("Fetched");
+    let other = lab.with_keys(&["cut", "1.0", "--yes=1.1"]).exits(2);
+    other.says("--yes names version 1.1, the command line 1.0").does_not_say("Fetched");
+    let (code, screen) = at_a_terminal(&lab, "release cut 1.0", |_| "\n".to_owned());
+    assert_eq!(code, 1, "{screen}");
+    assert!(screen.contains("stopped by you; nothing was signed"), "{screen}");
     lab.assert_nothing_published();
     // Stopped: the next run does not build again.
     lab.cut("1.0").exits(0).does_not_say("Built");
@@ -51,7 +56,11 @@ fn a_passphrase_is_used_once_and_a_wrong_one_opens_nothing() {
     lab.tag("1.0");
     let right = String::from_utf8(lab.read("passphrases")).unwrap();
     lab.write("passphrases", right.replace("horse-bob-release", "mule-bob-release"));
-    lab.cut("1.0").exits(1).says("has no further line for it").says("signatures that were made are kept");
+    let wrong = lab.cut("1.0").exits(1);
+    wrong.says("wrong passphrase for key bob-release").says("signatures that were made are kept");
+    // A second line is a second try.
+    lab.write("passphrases", right.replace("bob-release ", "bob-release wrong\nbob-release "));
+    lab.with_keys_and(&["cut", "1.0", "--yes=1.0"], &[("RELEASE_FAIL_AT", "claim.asked")]).does_not_say("wrong");
     lab.write("passphrases", right.lines().filter(|line| !line.starts_with("online")).collect::<Vec<_>>().join("\n"));
     lab.cut("1.0").exits(1).says("no passphrase for key online");
     lab.assert_nothing_published();
@@ -80,6 +89,9 @@ fn a_version_is_released_once() {
     let lab = Lab::released();
     fs::remove_dir_all(lab.path("home/cuts")).unwrap();
     lab.cut("1.0").exits(1).says("kestrel 1.0 was released before");
+    let lab = Lab::released();
+    lab.runs(&["cut", "1.0", "--dry-run"]).exits(1).says("kestrel 1.0 was released before").does_not_say("Fetched");
+    lab.runs(&["cut", "falcon", "1.1", "--dry-run"]).exits(2).says("the policy has 1 product: kestrel");
 }
 
 #[test]
@@ -91,9 +103,10 @@ fn an_abandoned_version_and_its_number_are_burned() {
     // Interrupted after the first release manager has signed manifest 2.
     let said = lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", "role.signed")]);
     assert_eq!(said.code, None, "killed: {said:?}");
-    lab.runs(&["abandon", "1.1", "--yes=1.2"]).exits(1).says("nothing was burned");
+    lab.runs(&["abandon", "1.1", "--yes=1.2"]).exits(2).says("nothing was burned");
+    lab.runs(&["abandon", "1.1"]).exits(2).says("no terminal to confirm on").says("--yes=1.1");
     lab.runs(&["abandon", "1.1", "--yes=1.1"]).exits(0);
-    lab.cut("1.1").exits(1).says("was abandoned");
+    lab.cut("1.1").exits(1).says("was abandoned").says("tag another version").does_not_say("same command");
     lab.runs(&["abandon", "1.0", "--yes=1.0"]).exits(1).says("is sealed");
     lab.runs(&["abandon", "7.7", "--yes=7.7"]).exits(1).says("there is no cut");
     lab.release_next("1.2");
@@ -124,7 +137,7 @@ fn an_abandoned_seal_burns_its_number() {
 fn one_cut_of_a_product_at_a_time() {
     let lab = Lab::new();
     lab.tag("1.0");
-    lab.with_keys(&["cut", "1.0", "--yes=0"]).exits(1);
+    lab.begin("1.0");
     lab.tag("1.1");
     lab.cut("1.1").exits(1).says("the cut of kestrel 1.0 is not finished").says("release abandon kestrel 1.0");
     lab.cut("1.0").exits(0);
@@ -135,7 +148,7 @@ fn one_cut_of_a_product_at_a_time() {
 fn a_changed_stage_is_not_signed() {
     let lab = Lab::new();
     lab.tag("1.0");
-    lab.with_keys(&["cut", "1.0", "--yes=0"]).exits(1);
+    lab.begin("1.0");
     let file = lab.path("home/cuts/kestrel-1.0/stage/kestrel-1.0");
     fs::write(&file, "poisoned\n").unwrap();
     lab.cut("1.0").exits(REJECTED).says("has changed since it was made; nothing was signed");
@@ -150,7 +163,11 @@ fn a_policy_that_nobody_signed_is_refused() {
     lab.write("work/notes", "1.1\n");
     lab.commit("1.1");
     lab.tag("1.1");
-    lab.cut("1.1").exits(REJECTED).says("is not the newest signed policy");
+    let hint = lab.cut("1.1").exits(REJECTED).says("is not the newest signed policy").err;
+    let copy = hint.lines().find(|line| line.starts_with("    cp ")).unwrap();
+    run(program("sh").args(["-c", copy])).exits(0);
+    assert_eq!(String::from_utf8(lab.read("home/policy.toml")).unwrap(), policy);
+    lab.cut("1.1").exits(0);
 }
 
 #[test]

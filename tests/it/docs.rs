@@ -4,16 +4,10 @@
 //! after a command is its exit code; without it the command succeeds.
 
 use std::fs;
-use std::io::Read;
-use std::io::Write;
-use std::process::Stdio;
-use std::sync::mpsc;
-use std::time::Duration;
 
 use crate::support::Lab;
-use crate::support::RELEASE;
-use crate::support::program;
 use crate::support::project;
+use crate::support::terminal::at_a_terminal;
 
 /// A command of a console block with what it should print.
 #[derive(Debug)]
@@ -108,12 +102,10 @@ fn releasing_shows_what_happens() {
     fs::remove_dir_all(lab.path("home")).unwrap();
     fs::rename(lab.path("policy/policy.toml"), lab.path("policy.toml")).unwrap();
     fs::rename(lab.path("policy/keys"), lab.path("keys")).unwrap();
-    fs::create_dir(lab.path("bin")).unwrap();
-    std::os::unix::fs::symlink(RELEASE, lab.path("bin/release")).unwrap();
     lab.tag("2.4.0");
     lab.tag("2.5.0");
     for step in steps("RELEASING.md").iter().flatten() {
-        let (code, printed) = at_a_terminal(&lab, step);
+        let (code, printed) = at_a_terminal(&lab, &step.command, |prompt| answer(prompt, step));
         let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
         assert_eq!(code, step.code, "RELEASING.md: {}\n{printed}", step.command);
         assert!(
@@ -125,56 +117,12 @@ fn releasing_shows_what_happens() {
     }
 }
 
-/// Runs a command as a person at a terminal would: waits for each prompt, and
-/// types what the document shows behind it, or the passphrase.
-fn at_a_terminal(lab: &Lab, step: &Step) -> (i32, String) {
-    let inner = lab.release();
-    let mut command = program("script");
-    for (name, value) in inner.get_envs() {
-        command.env(name, value.unwrap_or_default());
-    }
-    let path = format!("{}:{}", lab.path("bin").display(), std::env::var("PATH").unwrap());
-    command.env("PATH", path).env("TERM", "dumb").env("SHELL", "/bin/sh").current_dir(lab.path(""));
-    // No echo of what is typed before its prompt.
-    command.args(["--quiet", "--return", "--command", &step.command, "/dev/null"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut keyboard = child.stdin.take().unwrap();
-    let mut screen = child.stdout.take().unwrap();
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(count) = screen.read(&mut buffer) {
-            if count == 0 || sender.send(buffer[..count].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
-    let mut printed = String::new();
-    let mut answered = 0;
-    loop {
-        match receiver.recv_timeout(Duration::from_millis(100)) {
-            Ok(bytes) => printed.push_str(&String::from_utf8_lossy(&bytes).replace('\r', "")),
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                let prompt = printed.rsplit('\n').next().unwrap_or_default().to_owned();
-                if printed.len() > answered && prompt.ends_with(": ") {
-                    let answer = answer(&prompt, step);
-                    keyboard.write_all(format!("{answer}\n").as_bytes()).unwrap();
-                    answered = printed.len();
-                }
-            }
-        }
-    }
-    let status = child.wait().unwrap();
-    (status.code().unwrap_or(-1), printed)
-}
-
 fn answer(prompt: &str, step: &Step) -> String {
     if prompt.contains("assphrase") || prompt.starts_with("The same again") {
-        return "correct horse battery".to_owned();
+        return "correct horse battery\n".to_owned();
     }
     let shown = step.output.iter().find_map(|line| line.strip_prefix(prompt.trim_end())).map(str::trim_start);
-    shown.unwrap_or_else(|| panic!("RELEASING.md shows no answer to {prompt:?}")).to_owned()
+    format!("{}\n", shown.unwrap_or_else(|| panic!("RELEASING.md shows no answer to {prompt:?}")))
 }
 
 #[test]

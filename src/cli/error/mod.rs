@@ -2,12 +2,24 @@
 //! why, hints give the next command. The only place where hints are attached.
 
 #[cfg(feature = "terminal")]
+mod cut;
+#[cfg(feature = "terminal")]
 mod terminal;
 
 use std::error::Error;
+#[cfg(feature = "terminal")]
+use std::path::Path;
+
+use serde_json::Value;
+use serde_json::json;
 
 use crate::verify::Rejection;
 use crate::verify::VerifyError;
+
+#[cfg(feature = "terminal")]
+pub use cut::Stop;
+#[cfg(feature = "terminal")]
+use terminal::install;
 
 /// The command could not do it: file missing, network down, build failed.
 pub const FAILED: u8 = 1;
@@ -31,12 +43,17 @@ pub struct CommandError {
     message: String,
     causes: Vec<String>,
     hints: Vec<String>,
+    /// What machines should know besides.
+    facts: Option<Value>,
 }
+
+/// How a command of ours begins in a hint.
+const COMMAND: &str = "    release ";
 
 impl CommandError {
     /// An error with this exit code.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), hints: Vec::new() }
+        Self { code, message: message.into(), causes: Vec::new(), hints: Vec::new(), facts: None }
     }
 
     /// The command could not do it.
@@ -81,10 +98,48 @@ impl CommandError {
     /// Adds a command that helps. `why` ends in "using:".
     #[must_use]
     pub fn hint_command(self, why: &str, arguments: &[&str]) -> Self {
-        let line = format!("release {}", arguments.join(" "));
         #[cfg(debug_assertions)]
         check_hint(arguments);
-        self.hint(format!("{why}\n\n    {line}"))
+        self.hint(format!("{why}\n\n{COMMAND}{}", arguments.join(" ")))
+    }
+
+    /// Adds commands of other programs that help. `why` ends in a colon.
+    #[must_use]
+    #[cfg(feature = "terminal")]
+    pub fn hint_lines(self, why: &str, lines: &[String]) -> Self {
+        self.hint(format!("{why}\n\n    {}", lines.join("\n    ")))
+    }
+
+    /// Adds what machines should know besides: a JSON object.
+    #[must_use]
+    #[cfg(feature = "terminal")]
+    pub fn facts(mut self, facts: Value) -> Self {
+        self.facts = Some(facts);
+        self
+    }
+
+    /// Says which home our commands in hints are for, where the command line said.
+    #[must_use]
+    #[cfg(feature = "terminal")]
+    pub fn in_home(mut self, home: &Path) -> Self {
+        let home = shell_path(home);
+        for hint in &mut self.hints {
+            if hint.lines().last().is_some_and(|line| line.starts_with(COMMAND)) {
+                hint.push_str(" --home ");
+                hint.push_str(&home);
+            }
+        }
+        self
+    }
+
+    /// The error as JSON.
+    pub fn to_json(&self) -> Value {
+        let mut value = self.facts.clone().unwrap_or_else(|| json!({ "version": 1 }));
+        value["exit"] = json!(self.code);
+        value["error"] = json!(self.message);
+        value["causes"] = json!(self.causes);
+        value["hints"] = json!(self.hints);
+        value
     }
 
     /// The exit code.
@@ -105,6 +160,18 @@ impl CommandError {
     /// What to do.
     pub fn hints(&self) -> &[String] {
         &self.hints
+    }
+}
+
+/// A path as a shell reads it back.
+#[cfg(feature = "terminal")]
+fn shell_path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:@%=,".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
     }
 }
 

@@ -4,35 +4,17 @@ use super::CommandError;
 use super::FAILED;
 use super::INTERNAL;
 use super::REJECTED;
+use super::USAGE;
 use crate::abandon::AbandonError;
-use crate::build::BuildError;
 use crate::cut::CutError;
 use crate::home::HomeError;
 use crate::import::ImportError;
 use crate::init::InitError;
 use crate::key::KeyError;
-use crate::manifest::Product;
-use crate::manifest::Version;
-use crate::process::ProcessError;
 use crate::publish::OldHome;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
-use crate::source::SourceError;
 use crate::verify::VerifyError;
-
-impl CommandError {
-    /// Says how to go on with a cut, where that is by the same command.
-    #[must_use]
-    pub fn of_cut(self, product: &Product, version: &Version) -> Self {
-        if self.code() != FAILED || !self.hints().is_empty() {
-            return self;
-        }
-        self.hint_command(
-            "when that is mended, go on using the same command again:",
-            &["cut", product.as_str(), version.as_str()],
-        )
-    }
-}
 
 impl From<HomeError> for CommandError {
     fn from(error: HomeError) -> Self {
@@ -98,44 +80,7 @@ impl From<SignError> for CommandError {
     }
 }
 
-impl From<SourceError> for CommandError {
-    fn from(error: SourceError) -> Self {
-        let result = Self::from_error(if error.is_transient() { FAILED } else { REJECTED }, &error);
-        match error {
-            SourceError::Process(ProcessError::Missing(program)) => install(result, &program),
-            SourceError::OtherOwner(_) => result.hint(
-                "nothing was built; mirror the repository as the user who runs this program \
-                 (`git clone --mirror`), and name the copy as `source`",
-            ),
-            SourceError::NotAHead { .. } => {
-                result.hint("a release is tagged at the head of its branch; nothing was built")
-            }
-            SourceError::Moved { .. } => {
-                result.hint("somebody has moved it since this cut began; find out who and why; nothing was built")
-            }
-            SourceError::Renamed { .. } => {
-                result.hint("somebody serves an old signed tag as a new one; do not release from this source")
-            }
-            _ => result,
-        }
-    }
-}
-
-impl From<BuildError> for CommandError {
-    fn from(error: BuildError) -> Self {
-        let result = Self::from_error(if error.is_refusal() { REJECTED } else { FAILED }, &error);
-        match error {
-            BuildError::Process(ProcessError::Missing(program)) => install(result, &program),
-            BuildError::NotReproducible { .. } => result.hint(
-                "nothing was signed; both builds are kept in the folder of the cut. Mend the build, or say \
-                 `reproducible = false` in release.toml if that is what you want",
-            ),
-            _ => result,
-        }
-    }
-}
-
-fn install(result: CommandError, program: &str) -> CommandError {
+pub(super) fn install(result: CommandError, program: &str) -> CommandError {
     let package = match program {
         "bwrap" => "bubblewrap",
         "ssh-keygen" => "openssh-client",
@@ -177,13 +122,17 @@ impl From<RepositoryError> for CommandError {
 impl From<CutError> for CommandError {
     fn from(error: CutError) -> Self {
         match error {
-            CutError::Source(error) => error.into(),
-            CutError::Build(error) => error.into(),
             CutError::Repository(error) => error.into(),
             CutError::Sign(error) => error.into(),
             CutError::Home(error) => error.into(),
-            CutError::Stopped(error) => Self::from_error(FAILED, &error)
-                .hint("to sign after all, run the same command again; it will not build again"),
+            CutError::NoProduct(_) => Self::from_error(USAGE, &error),
+            CutError::Abandoned { .. } => {
+                Self::from_error(FAILED, &error).hint("nothing was built or signed; tag another version, and cut that")
+            }
+            CutError::Expired { .. } => {
+                Self::from_error(FAILED, &error).hint("nothing was built or signed; this version cannot renew it yet")
+            }
+            CutError::Clock { .. } => Self::from_error(FAILED, &error).hint("nothing was built or signed"),
             CutError::OtherPolicy { .. } | CutError::Recipe { .. } | CutError::StageChanged(_) => {
                 Self::from_error(REJECTED, &error)
             }
@@ -220,13 +169,11 @@ impl From<CutError> for CommandError {
 
 impl From<InitError> for CommandError {
     fn from(error: InitError) -> Self {
+        let fault = matches!(error, InitError::Cut(CutError::SelfCheck(_) | CutError::StockVerifier(_)));
+        let result = Self::from_error(if fault { INTERNAL } else { FAILED }, &error);
         match error {
-            InitError::Cut(error) => error.into(),
-            InitError::Home(error) => error.into(),
-            InitError::Repository(error) => error.into(),
-            InitError::Sign(error) => error.into(),
-            InitError::Key(error) => error.into(),
-            error => Self::from_error(FAILED, &error),
+            InitError::Exists(_) => result.hint("nothing was changed; name another folder with --home"),
+            _ => result.hint("no home was made; when that is mended, run the same command again"),
         }
     }
 }

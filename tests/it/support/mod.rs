@@ -3,6 +3,7 @@
 
 pub mod forge;
 pub mod server;
+pub mod terminal;
 
 use std::fmt::Write;
 use std::fs;
@@ -33,21 +34,22 @@ impl Said {
         self
     }
 
+    /// Whether a text is on one of the streams, wherever its lines were wrapped.
+    fn has(&self, text: &str) -> bool {
+        let unwrapped = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        [&self.out, &self.err].iter().any(|said| said.contains(text) || unwrapped(said).contains(&unwrapped(text)))
+    }
+
     /// Demands a text on standard output or standard error.
     #[track_caller]
     pub fn says(self, text: &str) -> Self {
-        assert!(
-            self.out.contains(text) || self.err.contains(text),
-            "no {text:?} in\nstdout:\n{}\nstderr:\n{}",
-            self.out,
-            self.err
-        );
+        assert!(self.has(text), "no {text:?} in\nstdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
     }
 
     #[track_caller]
     pub fn does_not_say(self, text: &str) -> Self {
-        assert!(!self.out.contains(text) && !self.err.contains(text), "{text:?} in\n{}\n{}", self.out, self.err);
+        assert!(!self.has(text), "{text:?} in\n{}\n{}", self.out, self.err);
         self
     }
 }
@@ -255,6 +257,14 @@ impl Lab {
     #[track_caller]
     pub fn cut(&self, version: &str) -> Said {
         self.with_keys(&["cut", "kestrel", version, &format!("--yes={version}")])
+    }
+
+    /// Begins to cut a version, up to what would be confirmed.
+    #[track_caller]
+    pub fn begin(&self, version: &str) {
+        let yes = format!("--yes={version}");
+        let said = self.with_keys_and(&["cut", "kestrel", version, &yes], &[("RELEASE_FAIL_AT", "stage.done")]);
+        assert_eq!(said.code, None, "killed: {said:?}");
     }
 
     /// Verifies, trusting the first root.
