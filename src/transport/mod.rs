@@ -10,6 +10,7 @@ use std::io::Read;
 pub use folder::Folder;
 pub use folder::open_plain;
 pub use folder::read_plain;
+pub use url::Patience;
 pub use url::Url;
 
 /// A tree of static files: a folder or a web server.

@@ -3,40 +3,63 @@
 //! Authenticity and freshness come from signed metadata. A TLS break therefore
 //! costs no more than plain http; no verdict depends on it.
 
+use std::io;
 use std::io::Read;
 use std::time::Duration;
+use std::time::Instant;
 
 use super::Files;
 use super::Opened;
 use super::TransportError;
 
-/// How long a connection and each read may take before the server counts as
-/// down.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// When a server counts as down.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long a connection and each read may take.
+    pub step: Duration,
+    /// How long a file may come slower than [`Self::rate`].
+    pub grace: Duration,
+    /// The least rate in bytes per second, on average: a server that gives a byte
+    /// now and then must not hold a user up for ever (TUF's slow retrieval).
+    pub rate: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { step: Duration::from_secs(30), grace: Duration::from_secs(60), rate: 1000 }
+    }
+}
 
 /// A URL below which a repository is served.
 #[derive(Debug, Clone)]
 pub struct Url {
     base: String,
     agent: ureq::Agent,
+    patience: Patience,
 }
 
 impl Url {
     /// The tree below `base`, an `http://` or `https://` URL.
     pub fn new(base: &str) -> Self {
+        Self::with_patience(base, Patience::default())
+    }
+
+    /// The same, with other limits of time.
+    pub fn with_patience(base: &str, patience: Patience) -> Self {
+        let step = Some(patience.step);
         let config = ureq::Agent::config_builder()
             .user_agent(concat!("release/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .http_status_as_error(false)
             .max_redirects(4)
-            .timeout_connect(Some(PATIENCE))
-            .timeout_send_request(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
-            .timeout_per_read(Some(PATIENCE));
+            .timeout_connect(step)
+            .timeout_send_request(step)
+            .timeout_recv_response(step)
+            .timeout_per_read(step);
         #[cfg(feature = "https")]
         let config = config
             .tls_config(ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build());
-        Self { base: base.trim_end_matches('/').to_owned(), agent: config.build().into() }
+        Self { base: base.trim_end_matches('/').to_owned(), agent: config.build().into(), patience }
     }
 
     /// Whether `text` looks like a URL that this can read.
@@ -60,7 +83,7 @@ impl Files for Url {
             200 => {
                 let body = response.into_body();
                 let length = body.content_length();
-                let content: Box<dyn Read + Send> = Box::new(body.into_reader());
+                let content: Box<dyn Read + Send> = Box::new(Paced::new(body.into_reader(), self.patience));
                 Ok(Some(Opened { content, length }))
             }
             // Object stores answer 403 for what is not there.
@@ -71,5 +94,32 @@ impl Files for Url {
 
     fn place(&self) -> String {
         self.base.clone()
+    }
+}
+
+/// A body that must not come too slowly.
+struct Paced<R> {
+    inner: R,
+    patience: Patience,
+    begun: Instant,
+    received: u64,
+}
+
+impl<R> Paced<R> {
+    fn new(inner: R, patience: Patience) -> Self {
+        Self { inner, patience, begun: Instant::now(), received: 0 }
+    }
+}
+
+impl<R: Read> Read for Paced<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.received += count as u64;
+        let elapsed = self.begun.elapsed();
+        if elapsed > self.patience.grace && self.received < self.patience.rate.saturating_mul(elapsed.as_secs()) {
+            let reason = format!("it came slower than {} bytes per second", self.patience.rate);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+        }
+        Ok(count)
     }
 }

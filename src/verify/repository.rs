@@ -179,7 +179,13 @@ pub fn check(
         }
         if !trust.listing().releases.is_empty() {
             let path = format!("bundles/{product}{}", bundle::SUFFIX);
-            check_bundle(files.as_ref(), &path, pinned_root)?;
+            let bundle = check_bundle(files.as_ref(), &path, pinned_root)?;
+            // A push brings it before the timestamp, so that it is never older.
+            let offered = Project::establish(pinned_root, &[bundle])?.serial();
+            if offered < project.serial() {
+                let origin = Origin::Repository(files.place());
+                return Err(Rejection::RolledBack { origin, file: path, offered, seen: project.serial() }.into());
+            }
         }
         checked.push(Checked { trust, files: verdicts });
     }
@@ -244,14 +250,13 @@ fn release(
     Ok(claims::check(trust, version, &envelopes)?)
 }
 
-fn check_bundle(files: &dyn Files, path: &str, pinned_root: &[u8]) -> Result<(), VerifyError> {
+fn check_bundle(files: &dyn Files, path: &str, pinned_root: &[u8]) -> Result<Source, VerifyError> {
     let place = format!("{}/{path}", files.place());
     let Some(bytes) = files.read(path, bundle::MAX_BUNDLE)? else {
         return Err(Rejection::File { place, reason: "is missing".to_owned() }.into());
     };
     let bundle = Bundle::parse(&bytes).map_err(|source| Rejection::Bundle { name: path.to_owned(), source })?;
-    strict::check(path, &bundle, pinned_root)?;
-    Ok(())
+    Ok(strict::check(path, &bundle, pinned_root)?)
 }
 
 /// Compares a file of a publication with its entry.

@@ -18,3 +18,4 @@ mod resume;
 mod served;
 mod source;
 mod verify;
+mod web;

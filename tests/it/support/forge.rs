@@ -151,6 +151,7 @@ impl<'a> Forger<'a> {
         write(format!("{}.targets.json", number(&self.targets)), &self.targets);
         write(format!("{}.kestrel.json", number(&self.role)), &self.role);
         write(format!("{}.snapshot.json", number(&self.snapshot)), &self.snapshot);
+        write("../bundles/kestrel.bundle.json".to_owned(), &self.bundle(Vec::new()));
         write("timestamp.json".to_owned(), &self.timestamp);
     }
 
