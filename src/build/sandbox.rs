@@ -22,6 +22,18 @@ const STAGING: &str = "/mnt";
 /// The user and group that the build sees itself as.
 const INSIDE_ID: &str = "1000";
 
+/// What builds see of the system beside `/usr`, where it exists: how libraries
+/// and alternatives are found, and what dpkg's programs ask, such as which
+/// package a library is from.
+const SYSTEM: [&str; 6] = [
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/alternatives",
+    "/etc/dpkg/origins",
+    "/var/lib/dpkg",
+];
+
 /// A folder for the sandbox.
 struct Bind {
     outside: PathBuf,
@@ -64,8 +76,7 @@ pub(super) fn program(request: &Request<'_>, number: u32, source: &Path, build: 
         .args(["--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/sbin", "/sbin"])
         .args(["--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"])
         .args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run", "--dir", "/var/tmp"])
-        .args(["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"])
-        .args(["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"]);
+        .args(SYSTEM.iter().flat_map(|path| ["--ro-bind-try", path, path]));
     for bind in &binds {
         let how = if bind.writable { "--bind" } else { "--ro-bind" };
         program = program.arg(how).arg(&bind.outside).arg(&bind.inside);

@@ -53,6 +53,9 @@ grep -q . /proc/net/dev
 test "$(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort | tr '\n' ' ')" = "lo "
 ! touch /usr/x /x /etc/x /source/x /opt 2>/dev/null
 ! unshare -Ur true 2>/dev/null
+test "$(ls /var/lib)" = dpkg
+! touch /var/lib/dpkg/x 2>/dev/null
+dpkg-query --search /usr/bin/dpkg
 test "$(id -u)" = 1000
 grep -q '^CapEff:.0000000000000000$' /proc/self/status
 grep -q '^NoNewPrivs:.1$' /proc/self/status

@@ -14,6 +14,7 @@ mod docs;
 mod forged;
 mod interop;
 mod invariants;
+mod outside;
 mod resume;
 mod served;
 mod source;

@@ -2,6 +2,7 @@
 //! a local mirror, and a user who trusts the first root.
 
 pub mod forge;
+pub mod outside;
 pub mod server;
 pub mod terminal;
 
@@ -75,6 +76,12 @@ pub fn program(name: &str) -> Command {
 /// The date at a moment that a laboratory travels to.
 pub fn today(moment: &str) -> String {
     run(program("faketime").args(["-f", moment, "date", "-u", "+%F"])).exits(0).out.trim().to_owned()
+}
+
+/// Lets a program find cargo and rustc where this user has them.
+pub fn with_toolchain(command: &mut Command) -> &mut Command {
+    let variables = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
+    command.envs(variables.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
 }
 
 /// A laboratory of one test.
