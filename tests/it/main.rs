@@ -15,6 +15,7 @@ mod forged;
 mod interop;
 mod invariants;
 mod outside;
+mod own;
 mod resume;
 mod served;
 mod source;

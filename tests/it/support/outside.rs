@@ -52,6 +52,11 @@ impl Project {
         self.lab.with_keys(&["cut", "--home", home, self.product, self.version, mode]).exits(0)
     }
 
+    /// Fetches the source and reads the recipe, and no more.
+    pub fn plan(&self, home: &str) -> Said {
+        self.cut(home, "--dry-run")
+    }
+
     /// Releases from a home, and verifies what its mirror serves.
     pub fn release(&self, home: &str) {
         self.cut(home, &format!("--yes={}", self.version)).says("a second build is identical");

@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::Lab;
 use super::RELEASE;
 use super::program;
+use super::project;
+use super::with_toolchain;
 
 /// Runs a shell command as a person at a terminal would: waits for each prompt,
 /// and types what `answer` says. Gives the exit code and what was on the screen.
@@ -22,6 +24,10 @@ pub fn at_a_terminal(lab: &Lab, command: &str, mut answer: impl FnMut(&str) -> S
     let bin = std::path::Path::new(RELEASE).parent().unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     script.env("PATH", path).env("TERM", "dumb").env("SHELL", "/bin/sh").current_dir(lab.path(""));
+    // Scripts of the project run in its own folder, and find its toolchain.
+    if command.starts_with("scripts/") {
+        with_toolchain(&mut script).current_dir(project(""));
+    }
     script.args(["--quiet", "--return", "--command", command, "/dev/null"]);
     let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut keyboard = child.stdin.take().unwrap();
