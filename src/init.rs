@@ -273,7 +273,7 @@ fn make_keys(
     let created = seal::expiry(now, jiff::SignedDuration::ZERO);
     for (name, person, file) in certificates {
         if let Some(key) = keys.get(&name) {
-            let certificate = openpgp::new_certificate(key, person, created)?;
+            let certificate = openpgp::new_certificate(key, person.as_str(), created)?;
             atomic::write(&folder.join(file), &certificate.to_armor()?)?;
         }
     }

@@ -15,6 +15,7 @@ use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
 
+use crate::manifest::names::one_line;
 use crate::progress::Event;
 use crate::progress::Progress;
 
@@ -279,10 +280,5 @@ fn collect_complaint(mut stderr: impl Read) -> String {
     let _ = io::copy(&mut stderr, &mut io::sink());
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let shown: String = lines.join("; ").chars().flat_map(escape).collect();
-    shown
-}
-
-fn escape(c: char) -> Vec<char> {
-    if c == ' ' || c.is_ascii_graphic() { vec![c] } else { c.escape_default().collect() }
+    one_line(&lines.join("; "))
 }

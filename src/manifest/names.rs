@@ -43,6 +43,47 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// Makes a message that may quote foreign text safe for one line: what
+/// [`is_hidden`] is escaped, and a very long message is cut.
+///
+/// ```
+/// assert_eq!(release::manifest::names::one_line("Zoë\n\u{202e}"), "Zoë\\n\\u{202e}");
+/// ```
+pub fn one_line(text: &str) -> String {
+    const SHOWN: usize = 4000;
+    let mut out = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == SHOWN {
+            out.push_str("...");
+            break;
+        }
+        if is_hidden(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a character controls the terminal, breaks the line, turns the
+/// direction of writing, or cannot be seen.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
 /// [`printable`], in quotes.
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", printable(text))
@@ -193,6 +234,20 @@ name!(
     |text| shaped(text, lower_or_digit, |b| lower_or_digit(b) || b"._-".contains(&b), 63)
 );
 name!(
+    /// A line that somebody wrote for people: the name of a holder, the reason
+    /// of a withdrawal.
+    ///
+    /// Letters are composed: a decomposed one looks the same, and is another
+    /// one to what is signed.
+    Line,
+    "line of text",
+    "use 1 to 300 characters, none of them hidden, letters composed",
+    |text| {
+        let hidden = |c| is_hidden(c) || ('\u{300}'..='\u{36f}').contains(&c);
+        (1..=300).contains(&text.chars().count()) && !text.chars().any(hidden)
+    }
+);
+name!(
     /// A path inside the repository: segments joined by `/`, none of them
     /// empty, none beginning with a dot.
     RepoPath,
@@ -278,6 +333,15 @@ mod tests {
         }
         let long = format!("targets/kestrel/1.0/{}.{}", "a".repeat(64), "x".repeat(200));
         assert!(long.parse::<RepoPath>().is_ok());
+    }
+
+    #[test]
+    fn a_line_shows_all_that_it_says() {
+        for bad in ["", "a\nb", "a\u{1b}[2J", "a\u{9b}2J", "a\u{202e}b", "\u{feff}a", "e\u{301}", "a\u{200b}"] {
+            assert!(bad.parse::<Line>().is_err(), "{bad:?}");
+        }
+        assert!("Zo\u{eb} \u{5d0} \u{65e5}\u{672c} \u{1f600}".parse::<Line>().is_ok());
+        assert!("x".repeat(301).parse::<Line>().is_err());
     }
 
     #[test]

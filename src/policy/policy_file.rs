@@ -13,6 +13,7 @@ use super::text::Span;
 use super::text::Text;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
+use crate::manifest::Line;
 use crate::manifest::Product;
 use crate::manifest::Version;
 
@@ -40,7 +41,7 @@ pub struct Policy {
     pub insecure_same_terminal: bool,
     /// People by their short name.
     #[serde(rename = "holder")]
-    pub holders: BTreeMap<Holder, String>,
+    pub holders: BTreeMap<Holder, Line>,
     /// Keys by name.
     #[serde(rename = "key")]
     pub keys: BTreeMap<KeyName, KeyEntry>,
@@ -188,13 +189,6 @@ impl Policy {
             let message =
                 if *self.version.get_ref() > VERSION { "written for a newer release" } else { "unknown version" };
             return Err(text.error(&self.version, message));
-        }
-        for (holder, name) in &self.holders {
-            // Decomposed letters have two spellings in canonical JSON.
-            let combining = |c: char| ('\u{300}'..='\u{36f}').contains(&c);
-            if name.is_empty() || name.len() > 100 || name.chars().any(|c| c.is_control() || combining(c)) {
-                return Err(text.error_in_general(format!("the name of holder `{holder}` cannot be shown")));
-            }
         }
         for entry in self.keys.values() {
             check_path(text, &entry.public)?;

@@ -18,6 +18,7 @@ use serde::Serialize;
 use sigstore_tuf::Key;
 
 use crate::manifest::Holder;
+use crate::manifest::Line;
 use crate::manifest::Product;
 
 /// The member of `signed` that holds it.
@@ -46,7 +47,7 @@ pub struct SignedPolicy {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HolderEntry {
     /// The name to show.
-    pub name: String,
+    pub name: Line,
     /// The ids of this person's keys.
     pub keyids: Vec<String>,
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::manifest::Artifact;
 use crate::manifest::FileName;
 use crate::manifest::Kind;
+use crate::manifest::Line;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
@@ -35,7 +36,7 @@ pub struct Withdrawn {
     /// Which one.
     pub version: Version,
     /// Why, for users.
-    pub reason: String,
+    pub reason: Line,
     /// What to use instead.
     pub successor: Option<Version>,
     /// When.
