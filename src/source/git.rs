@@ -150,12 +150,18 @@ impl<'a> Git<'a> {
         text.parse().map_err(|_| SourceError::Answer("rev-parse"))
     }
 
-    /// The type of an object.
-    pub(super) fn kind(&self, id: &GitId) -> Result<String, SourceError> {
-        self.text(&["cat-file", "-t", id.as_str()], "cat-file -t")
+    /// The type and the size of an object, before it is read.
+    pub(super) fn kind(&self, id: &GitId) -> Result<(String, u64), SourceError> {
+        let what = "cat-file --batch-check";
+        let output = self
+            .call(&["cat-file", "--batch-check=%(objecttype) %(objectsize)"])
+            .output(format!("{id}\n").as_bytes(), self.progress)?;
+        let text = std::str::from_utf8(&output.stdout).map_err(|_| SourceError::Answer(what))?;
+        let (kind, size) = text.trim_end().split_once(' ').ok_or(SourceError::Answer(what))?;
+        Ok((kind.to_owned(), size.parse().map_err(|_| SourceError::Answer(what))?))
     }
 
-    /// The bytes of an object of a known type.
+    /// The bytes of an object of a known type and size.
     pub(super) fn object(&self, kind: &str, id: &GitId) -> Result<Vec<u8>, SourceError> {
         Ok(self.call(&["cat-file", kind, id.as_str()]).run(self.progress)?)
     }

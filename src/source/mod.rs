@@ -6,7 +6,7 @@
 
 mod archive;
 mod git;
-mod tag;
+pub mod tag;
 
 use std::path::Path;
 use std::path::PathBuf;

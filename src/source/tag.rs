@@ -27,8 +27,13 @@ use crate::process::Program;
 
 /// Longer files with maintainers' keys are refused.
 const MAX_KEYS: u64 = 16 << 20;
-const PGP: &[u8] = b"-----BEGIN PGP SIGNATURE-----";
-const SSH: &[u8] = b"-----BEGIN SSH SIGNATURE-----";
+/// Longer tag objects are refused; release notes are some kilobytes.
+const MAX_TAG: u64 = 1 << 20;
+/// More sign-offs of one tag are refused: each costs some runs of git.
+const MAX_SIGNOFFS: usize = 100;
+const PGP_BEGIN: &str = "-----BEGIN PGP SIGNATURE-----";
+const SSH_BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
+const SSH_END: &str = "-----END SSH SIGNATURE-----";
 
 /// The people who may sign tags.
 #[derive(Debug, Default)]
@@ -62,27 +67,38 @@ impl Maintainers {
             maintainers.certificates.extend(certificates);
         }
         if let Some(path) = revoked {
-            let text = String::from_utf8_lossy(&read(path)?).into_owned();
-            for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
-                match line {
-                    "" => {}
-                    ssh if ssh.starts_with("SHA256:") => {
-                        maintainers.revoked.insert(ssh.to_owned());
-                    }
-                    hex => {
-                        let fingerprint: String = hex.split_whitespace().collect::<String>().to_uppercase();
-                        let is_hex = fingerprint.bytes().all(|b| b.is_ascii_hexdigit());
-                        if !is_hex || !matches!(fingerprint.len(), 40 | 64) {
-                            let reason = "a line is neither an OpenPGP fingerprint nor SHA256:…".to_owned();
-                            return Err(SourceError::Keys { path: path.to_owned(), reason });
-                        }
-                        maintainers.revoked.insert(fingerprint);
-                    }
-                }
-            }
+            maintainers.revoked =
+                revoked_keys(&read(path)?).map_err(|reason| SourceError::Keys { path: path.to_owned(), reason })?;
         }
         Ok(maintainers)
     }
+}
+
+/// Reads a list of revoked keys: one fingerprint a line, `#` begins a comment.
+///
+/// # Errors
+/// A line that is no fingerprint: a key whose fingerprint is misspelt would
+/// silently go on to count.
+pub fn revoked_keys(bytes: &[u8]) -> Result<BTreeSet<String>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let mut revoked = BTreeSet::new();
+    for (line, number) in lines.zip(1..).filter(|(line, _)| !line.is_empty()) {
+        if let Some(digest) = line.strip_prefix("SHA256:") {
+            if STANDARD_NO_PAD.decode(digest).ok().is_none_or(|digest| digest.len() != 32) {
+                return Err(format!("line {number} is no SSH fingerprint as `ssh-keygen -l` prints it"));
+            }
+            revoked.insert(line.to_owned());
+            continue;
+        }
+        let fingerprint: String = line.split_whitespace().collect::<String>().to_uppercase();
+        let is_hex = fingerprint.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_hex || !matches!(fingerprint.len(), 40 | 64) {
+            return Err(format!("line {number} is neither an OpenPGP fingerprint nor SHA256:…"));
+        }
+        revoked.insert(fingerprint);
+    }
+    Ok(revoked)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
@@ -116,7 +132,12 @@ pub(super) struct Checked {
 pub(super) fn check(git: &Git<'_>, request: &Request<'_>, now: Timestamp) -> Result<Checked, SourceError> {
     let (release, commit) = check_one(git, git::TAG, request.tag, request.maintainers, now)?;
     let mut tags = vec![release];
-    for (name, _) in git.refs(git::SIGNOFFS)? {
+    let signoffs = git.refs(git::SIGNOFFS)?;
+    if signoffs.len() > MAX_SIGNOFFS {
+        let reason = format!("it has {} sign-offs; at most {MAX_SIGNOFFS} are read", signoffs.len());
+        return Err(SourceError::MalformedTag { tag: request.tag.to_owned(), reason });
+    }
+    for (name, _) in signoffs {
         let full = format!("signoff/{}/{name}", request.tag);
         let (tag, found) = check_one(git, &format!("{}{name}", git::SIGNOFFS), &full, request.maintainers, now)?;
         if found != commit {
@@ -143,12 +164,16 @@ fn check_one(
     now: Timestamp,
 ) -> Result<(Tag, GitId), SourceError> {
     let object = git.id(refname)?;
-    let kind = git.kind(&object)?;
+    let (kind, size) = git.kind(&object)?;
     if kind != "tag" {
         return Err(SourceError::NotAnnotated { tag: name.to_owned(), kind });
     }
+    if size > MAX_TAG {
+        let reason = format!("it is longer than {MAX_TAG} bytes");
+        return Err(SourceError::MalformedTag { tag: name.to_owned(), reason });
+    }
     let bytes = git.object("tag", &object)?;
-    let parsed = Parsed::parse(&bytes, name)?;
+    let parsed = Parsed::parse(&bytes).map_err(|fault| fault.of(name))?;
     if parsed.name != name {
         return Err(SourceError::Renamed { wanted: name.to_owned(), inner: parsed.name });
     }
@@ -160,33 +185,67 @@ fn check_one(
     Ok((Tag { name: name.to_owned(), object, signer }, parsed.commit))
 }
 
-struct Parsed {
-    commit: GitId,
-    name: String,
-    payload: Vec<u8>,
-    signature: Signature,
+/// A tag object, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The commit that it names.
+    pub commit: GitId,
+    /// The name that it gives itself.
+    pub name: String,
+    /// What the signature covers: all that is before it.
+    pub payload: Vec<u8>,
+    /// The signature.
+    pub signature: Signature,
 }
 
-enum Signature {
+/// The signature of a tag object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signature {
+    /// There is none.
     None,
+    /// OpenPGP, in ASCII armor.
     Pgp(Vec<u8>),
+    /// SSH, in the armor of PROTOCOL.sshsig.
     Ssh(Vec<u8>),
+}
+
+/// What is wrong with a tag object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It is a tag of something else than a commit.
+    Kind(String),
+    /// git would not make it.
+    Malformed(String),
+}
+
+impl Fault {
+    fn of(self, tag: &str) -> SourceError {
+        match self {
+            Self::Kind(kind) => SourceError::NotAnnotated { tag: tag.to_owned(), kind: format!("tag of a {kind}") },
+            Self::Malformed(reason) => SourceError::MalformedTag { tag: tag.to_owned(), reason },
+        }
+    }
 }
 
 impl Parsed {
     /// Reads a tag object: `object`, `type`, `tag`, `tagger`, an empty line, the
     /// message, and after it at most one signature over all that is before it.
-    fn parse(bytes: &[u8], wanted: &str) -> Result<Self, SourceError> {
-        let malformed = |reason: &str| SourceError::MalformedTag { tag: wanted.to_owned(), reason: reason.to_owned() };
+    ///
+    /// # Errors
+    /// Another form, or a tag of something else than a commit.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let malformed = |reason: &str| Fault::Malformed(reason.to_owned());
         let starts: Vec<usize> = line_starts(bytes)
-            .filter(|start| bytes[*start..].starts_with(PGP) || bytes[*start..].starts_with(SSH))
+            .filter(|start| {
+                bytes[*start..].starts_with(PGP_BEGIN.as_bytes()) || bytes[*start..].starts_with(SSH_BEGIN.as_bytes())
+            })
             .collect();
         let (payload, signature) = match starts.as_slice() {
             [] => (bytes, Signature::None),
             [start] => {
                 let (payload, signature) = bytes.split_at(*start);
                 let signature = signature.to_vec();
-                let is_pgp = signature.starts_with(PGP);
+                let is_pgp = signature.starts_with(PGP_BEGIN.as_bytes());
                 (payload, if is_pgp { Signature::Pgp(signature) } else { Signature::Ssh(signature) })
             }
             _ => return Err(malformed("it has several signatures")),
@@ -204,7 +263,7 @@ impl Parsed {
         };
         let kind = field(1, "type")?;
         if kind != "commit" {
-            return Err(SourceError::NotAnnotated { tag: wanted.to_owned(), kind: format!("tag of a {kind}") });
+            return Err(Fault::Kind(kind.to_owned()));
         }
         let commit = field(0, "object")?.parse().map_err(|_| malformed("its commit is no object id"))?;
         let name = field(2, "tag")?.to_owned();
@@ -248,17 +307,17 @@ fn ssh_signer(
     now: Timestamp,
 ) -> Result<String, SourceError> {
     let unknown = |reason: &str| SourceError::UnknownSigner { tag: name.to_owned(), reason: reason.to_owned() };
-    let (kind, fingerprint) = ssh_key(signature).ok_or_else(|| unknown("its SSH signature cannot be read"))?;
-    if kind.ends_with("-cert-v01@openssh.com") {
-        // Its fingerprint is not that of the key, which may be revoked.
-        return Err(unknown("it is signed with an SSH certificate; only keys that are listed count"));
+    let signature = SshSignature::parse(signature).ok_or_else(|| unknown("its SSH signature cannot be read"))?;
+    if signature.by_certificate() {
+        return Err(unknown("its SSH signature is by a certificate; list the key itself"));
     }
+    let fingerprint = signature.fingerprint();
     if maintainers.revoked.contains(&fingerprint) {
         return Err(unknown(&format!("key {fingerprint} is revoked")));
     }
     let io = |source| SourceError::Io { path: git.folder().to_owned(), source };
     let mut file = tempfile::NamedTempFile::new_in(git.folder()).map_err(io)?;
-    file.write_all(signature).map_err(io)?;
+    file.write_all(&signature.to_armor()).map_err(io)?;
     let time = format!("-Overify-time={}", now.strftime("%Y%m%d%H%M%SZ"));
     let mut complaint = String::new();
     for allowed in &maintainers.allowed_signers {
@@ -279,18 +338,55 @@ fn ssh_signer(
     Err(unknown(&format!("SSH key {fingerprint} is not listed, not valid today, or did not make the signature{says}")))
 }
 
-/// Kind and fingerprint of the key in an SSH signature (PROTOCOL.sshsig): magic
-/// `SSHSIG`, version, then the public key as a string, which begins with its
-/// kind as a string.
-fn ssh_key(armored: &[u8]) -> Option<(String, String)> {
-    fn string(bytes: &[u8]) -> Option<&[u8]> {
-        let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-        bytes.get(4..)?.get(..length)
+/// An SSH signature (PROTOCOL.sshsig): magic `SSHSIG`, version, the public key
+/// as a string, and what only ssh-keygen reads.
+///
+/// ssh-keygen is asked about what was read here, in an armor made anew, so that
+/// the key that verifies is the one that was looked up among the revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSignature {
+    blob: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl SshSignature {
+    /// Reads an armored signature, and nothing after it.
+    pub fn parse(armored: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(armored).ok()?;
+        let body = text.strip_prefix(SSH_BEGIN)?.strip_prefix('\n')?.trim_end_matches('\n').strip_suffix(SSH_END)?;
+        let blob = STANDARD.decode(body.split('\n').collect::<String>()).ok()?;
+        let rest = blob.strip_prefix(b"SSHSIG")?.get(4..)?;
+        let key = string(rest)?.to_vec();
+        string(&key)?;
+        Some(Self { blob, key })
     }
-    let text = std::str::from_utf8(armored).ok()?;
-    let body: String = text.lines().filter(|line| !line.starts_with("-----")).collect();
-    let blob = STANDARD.decode(body).ok()?;
-    let key = string(blob.strip_prefix(b"SSHSIG")?.get(4..)?)?;
-    let kind = String::from_utf8_lossy(string(key)?).into_owned();
-    Some((kind, format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::of(key).as_bytes()))))
+
+    /// The fingerprint of the key, as `ssh-keygen -l` prints it.
+    pub fn fingerprint(&self) -> String {
+        format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::of(&self.key).as_bytes()))
+    }
+
+    /// Whether the key stands in a certificate, whose fingerprint is another
+    /// one than the key's.
+    fn by_certificate(&self) -> bool {
+        string(&self.key).is_none_or(|kind| kind.ends_with(b"-cert-v01@openssh.com"))
+    }
+
+    /// The signature in armor, as ssh-keygen writes it.
+    pub fn to_armor(&self) -> Vec<u8> {
+        let mut out = format!("{SSH_BEGIN}\n").into_bytes();
+        for line in STANDARD.encode(&self.blob).as_bytes().chunks(70) {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+        out.extend_from_slice(SSH_END.as_bytes());
+        out.push(b'\n');
+        out
+    }
+}
+
+/// The string at the beginning: its length in four bytes, then its bytes.
+fn string(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }

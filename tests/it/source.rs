@@ -232,7 +232,7 @@ fn ssh_certificates_do_not_hide_revoked_keys() {
     lab.tag_as("v1.0", "noa-cert");
     lab.with_keys(&["cut", "--home", "certified", "1.0", "--dry-run"])
         .exits(REJECTED)
-        .says("signed with an SSH certificate");
+        .says("is by a certificate; list the key itself");
 }
 
 #[test]
