@@ -83,12 +83,19 @@ impl Known {
 
 fn read_lines(fd: u32) -> std::io::Result<Vec<(String, Zeroizing<String>)>> {
     let mut text = Zeroizing::new(String::new());
-    File::open(format!("/dev/fd/{fd}"))?.take(MAX_LENGTH).read_to_string(&mut text)?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, secret)| (name.to_owned(), Zeroizing::new(secret.to_owned())))
-        .collect())
+    File::open(format!("/dev/fd/{fd}"))?.take(MAX_LENGTH + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_LENGTH {
+        return Err(std::io::Error::other(format!("it gives more than {MAX_LENGTH} bytes")));
+    }
+    let mut lines = Vec::new();
+    for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.is_empty()) {
+        // The line itself is a secret, also where it is malformed.
+        let Some((name, secret)) = line.split_once(' ').filter(|(name, _)| name.parse::<KeyName>().is_ok()) else {
+            return Err(std::io::Error::other(format!("line {number} is not KEYNAME PASSPHRASE")));
+        };
+        lines.push((name.to_owned(), Zeroizing::new(secret.to_owned())));
+    }
+    Ok(lines)
 }
 
 impl Secrets for Ui {
