@@ -23,6 +23,7 @@ use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::bundle;
 use crate::manifest::dsse;
+use crate::manifest::json;
 use crate::manifest::names::NameError;
 use crate::manifest::release;
 use crate::progress;
@@ -207,7 +208,7 @@ impl Copy<'_> {
     }
 
     fn add_numbered(&mut self, role: &str, file: &[u8]) -> Result<(), ImportError> {
-        let value: serde_json::Value = serde_json::from_slice(file).unwrap_or_default();
+        let value = json::from_slice(file).unwrap_or_default();
         let number = value["signed"]["version"].as_u64().unwrap_or_default();
         self.add(layout::metadata(number, role), file)
     }

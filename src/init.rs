@@ -199,11 +199,10 @@ fn copy_files(policy: &Policy, from: &Path, folder: &Path) -> Result<(), InitErr
     let must_exist: BTreeSet<&str> = policy.tag_files().collect();
     for name in policy.files() {
         let (source, target) = (from.join(name), folder.join(name));
-        match fs::read(&source) {
-            Ok(bytes) => atomic::write(&target, &bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist.contains(name) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(InitError::Missing(source)),
-            Err(error) => return Err(HomeError::io(&source, error).into()),
+        match atomic::read_if_there(&source)? {
+            Some(bytes) => atomic::write(&target, &bytes)?,
+            None if must_exist.contains(name) => return Err(InitError::Missing(source)),
+            None => {}
         }
     }
     Ok(())
@@ -422,12 +421,10 @@ fn targets_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<(Draft, Nam
         files.push((path(format!("targets/{folder}/{sha256}.{file}").parse())?, bytes));
         Ok(())
     };
-    let policy_path = home.folder().join("policy.toml");
-    list("policy/1/policy.toml", fs::read(&policy_path).map_err(|error| HomeError::io(&policy_path, error))?)?;
+    list("policy/1/policy.toml", atomic::read(&home.folder().join("policy.toml"))?)?;
     let mut public = Vec::new();
     for (holder, file) in &policy.openpgp.holders {
-        let file = home.resolve(file.get_ref());
-        let bytes = fs::read(&file).map_err(|error| HomeError::io(&file, error))?;
+        let bytes = atomic::read(&home.resolve(file.get_ref()))?;
         let certificate = Certificate::one(&bytes)?;
         list(&format!("keys/1/{holder}.asc"), bytes)?;
         public.push((path(format!("keys/{}.asc", certificate.fingerprint()).parse())?, certificate.to_armor()?));

@@ -12,9 +12,15 @@ use serde_json::json;
 use super::error::CommandError;
 use super::ui::Ui;
 use crate::manifest::Sha256;
+use crate::manifest::json;
+use crate::manifest::names::printable;
 
 /// A root is a few kilobytes; TUF clients refuse more than this.
 pub const MAX_ROOT: u64 = 512_000;
+/// A note holds a path or a URL.
+const MAX_NOTE: u64 = 64 << 10;
+/// The version of the note that this program writes and reads.
+const VERSION: u32 = 1;
 
 /// The roots that you trust
 ///
@@ -71,7 +77,8 @@ pub fn read_root(path: &Path) -> Result<Vec<u8>, CommandError> {
     let Some(bytes) = crate::transport::read_plain(path, MAX_ROOT)? else {
         return Err(CommandError::failed(format!("there is no file {show}")));
     };
-    sigstore_tuf::TrustedMetadataSet::from_root(&bytes)
+    crate::tuf::well_formed(&bytes)
+        .and_then(|()| sigstore_tuf::TrustedMetadataSet::from_root(&bytes))
         .map_err(|error| CommandError::new(super::error::REJECTED, format!("{show} is not a TUF root: {error}")))?;
     Ok(bytes)
 }
@@ -88,11 +95,28 @@ pub fn all() -> Result<Vec<Trusted>, CommandError> {
     let mut trusted = Vec::new();
     for path in paths {
         let root = read_root(&path)?;
-        let note = note_path(&folder, Sha256::of(&root));
-        let note = fs::read(&note).ok().and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok());
+        let note = read_note(&note_path(&folder, Sha256::of(&root)))?;
         trusted.push(Trusted { root, repository: note.and_then(|note| note.repository) });
     }
     Ok(trusted)
+}
+
+/// Reads what was noted with a root. A damaged note is no missing one: without
+/// the repository, nobody would be asked for the newest state.
+fn read_note(path: &Path) -> Result<Option<Note>, CommandError> {
+    let damaged = |reason: String| {
+        CommandError::failed(format!("{} is damaged: {reason}", path.display()))
+            .hint_command("write it anew using:", &["trust", "add", "ROOT.json", "--repository", "URL"])
+    };
+    let Some(bytes) = crate::transport::read_plain(path, MAX_NOTE)? else {
+        return Ok(None);
+    };
+    let value = json::from_slice_strict(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let note: Note = json::typed(value).map_err(|error| damaged(error.to_string()))?;
+    if note.version > VERSION {
+        return Err(CommandError::failed(format!("{} was written by a newer release", path.display())));
+    }
+    Ok(Some(note))
 }
 
 fn root_path(folder: &Path, digest: Sha256) -> PathBuf {
@@ -155,7 +179,7 @@ fn add(path: &Path, fingerprint: Option<&str>, repository: Option<String>, ui: &
     };
     let folder = folder()?;
     let facts = json!({ "version": 1, "trusted": digest, "repository": repository });
-    let note = serde_json::to_vec(&Note { version: 1, repository })
+    let note = json::to_vec(&Note { version: VERSION, repository })
         .map_err(|error| CommandError::from_error(super::error::INTERNAL, &error))?;
     write(&folder, &note_path(&folder, digest), &note)?;
     write(&folder, &root_path(&folder, digest), &root)?;
@@ -189,7 +213,7 @@ fn list(ui: &Ui) -> Result<u8, CommandError> {
         return Ok(0);
     }
     for trusted in &roots {
-        let place = trusted.repository.as_deref().unwrap_or("-");
+        let place = printable(trusted.repository.as_deref().unwrap_or("-"));
         ui.data(&format!("{}  {place}", Sha256::of(&trusted.root)));
     }
     if roots.is_empty() {

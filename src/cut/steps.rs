@@ -1,7 +1,6 @@
 //! The steps of a cut, each from values to values, with its result on disk.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -17,7 +16,6 @@ use crate::build::Environment;
 use crate::home;
 use crate::home::CutState;
 use crate::home::Event as Entry;
-use crate::home::HomeError;
 use crate::home::Journal;
 use crate::home::atomic;
 use crate::home::cut::BuildState;
@@ -148,8 +146,7 @@ impl Cut<'_> {
         stage: &Path,
         journal: &mut Journal,
     ) -> Result<(), CutError> {
-        let path = folder.join(recipe::FILE);
-        let bytes = fs::read(&path).map_err(|error| HomeError::io(&path, error))?;
+        let bytes = atomic::read(&folder.join(recipe::FILE))?;
         let pin = cut.pin.as_ref().ok_or_else(|| lost(folder, "pin"))?;
         let archive = cut.archive.as_ref().ok_or_else(|| lost(folder, "archive"))?;
         let recipe = Recipe::parse(&bytes, self.product, self.version)

@@ -12,9 +12,10 @@ use serde::de::DeserializeOwned;
 use super::HomeError;
 use crate::manifest::Sha256;
 use crate::manifest::json;
+use crate::transport::read_plain;
 
-/// Longer state files are refused.
-const MAX_STATE: u64 = 64 << 20;
+/// Longer files of ours are refused; bundles are the longest.
+const MAX_LENGTH: u64 = 64 << 20;
 
 /// Replaces a file: written beside it, synced, renamed over it. After a power
 /// cut the old or the new content is there.
@@ -47,19 +48,20 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError>
     write(path, &bytes)
 }
 
-/// Reads a state file; `None` if there is none.
+/// Reads a state file, as [`write_json`] writes it; `None` if there is none.
 ///
 /// # Errors
 /// It cannot be read, is too long, damaged, or of a newer version.
 pub fn read_json<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>, HomeError> {
     let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
-    let Some(bytes) = crate::transport::read_plain(path, MAX_STATE).map_err(|error| damaged(error.to_string()))? else {
+    let Some(bytes) = read_if_there(path)? else {
         return Ok(None);
     };
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let value = json::from_slice_strict(line).map_err(|error| damaged(error.to_string()))?;
     match value["version"].as_u64() {
         Some(found) if found > u64::from(version) => Err(HomeError::Newer(path.to_owned())),
-        Some(_) => serde_json::from_value(value).map(Some).map_err(|error| damaged(error.to_string())),
+        Some(_) => json::typed(value).map(Some).map_err(|error| damaged(error.to_string())),
         None => Err(damaged("it has no version".to_owned())),
     }
 }
@@ -67,9 +69,17 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Optio
 /// Reads a whole file of ours.
 ///
 /// # Errors
-/// It cannot be read.
+/// It cannot be read, is too long, or missing.
 pub fn read(path: &Path) -> Result<Vec<u8>, HomeError> {
-    fs::read(path).map_err(|source| HomeError::io(path, source))
+    read_if_there(path)?.ok_or_else(|| HomeError::io(path, io::ErrorKind::NotFound.into()))
+}
+
+/// Reads a whole file of ours; `None` if there is none.
+///
+/// # Errors
+/// It cannot be read, or is too long.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
+    read_plain(path, MAX_LENGTH).map_err(|error| HomeError::of_transport(path, error))
 }
 
 /// Makes names in a folder durable.

@@ -29,6 +29,8 @@ use crate::manifest::Version;
 use crate::policy::ConfigError;
 use crate::policy::Policy;
 use crate::policy::Terminal;
+use crate::transport::TransportError;
+use crate::transport::read_plain;
 
 pub use cut::CutState;
 pub use failpoint::step;
@@ -125,6 +127,14 @@ impl HomeError {
     /// An I/O error at a path.
     pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Sorts an error of a bounded reader: failing, or not a file of ours.
+    pub fn of_transport(path: &Path, error: TransportError) -> Self {
+        match error {
+            TransportError::Read { source, .. } => Self::io(path, source),
+            other => Self::Damaged { path: path.to_owned(), reason: other.to_string() },
+        }
     }
 }
 
@@ -236,14 +246,11 @@ impl Home {
 /// # Errors
 /// It cannot be read, is too long, or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<Option<String>, HomeError> {
-    let metadata = match path.metadata() {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(HomeError::io(path, error)),
+    let not_text = || HomeError::NotText(path.to_owned());
+    let bytes = match read_plain(path, MAX_CONFIG) {
+        Ok(bytes) => bytes,
+        Err(TransportError::NotAFile { .. } | TransportError::TooLong { .. }) => return Err(not_text()),
+        Err(error) => return Err(HomeError::of_transport(path, error)),
     };
-    if !metadata.is_file() || metadata.len() > MAX_CONFIG {
-        return Err(HomeError::NotText(path.to_owned()));
-    }
-    let bytes = fs::read(path).map_err(|error| HomeError::io(path, error))?;
-    String::from_utf8(bytes).map(Some).map_err(|_| HomeError::NotText(path.to_owned()))
+    bytes.map(String::from_utf8).transpose().map_err(|_| not_text())
 }

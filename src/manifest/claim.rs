@@ -225,7 +225,7 @@ impl Build<'_> {
 
 /// The head of the journal that a provenance names.
 pub fn journal_head(provenance: &[u8]) -> Option<Sha256> {
-    let value: Value = serde_json::from_slice(provenance).ok()?;
+    let value = json::from_slice(provenance).ok()?;
     let byproducts = value["predicate"]["runDetails"]["byproducts"].as_array()?;
     let journal = byproducts.iter().find(|item| item["name"] == "journal")?;
     journal["digest"]["sha256"].as_str()?.parse().ok()
@@ -288,12 +288,12 @@ struct RawPredicate {
 }
 
 impl Statement {
-    /// Parses a statement.
+    /// Parses a statement, which is in compact form.
     ///
     /// # Errors
     /// Another type, build type or shape; a name with two digests.
     pub fn parse(bytes: &[u8]) -> Result<Self, StatementError> {
-        let raw: RawStatement = json::typed(serde_json::from_slice(bytes).map_err(JsonError::from)?)?;
+        let raw: RawStatement = json::typed(json::from_slice_strict(bytes)?)?;
         let expect = |member, found: &str, expected| {
             if found == expected {
                 Ok(())

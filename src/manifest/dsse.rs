@@ -5,10 +5,15 @@
 //! payload, so that a file signed for another purpose can never be passed off
 //! as a claim.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::Serialize;
+
+use super::json;
+use super::json::JsonError;
 
 /// The payload type of in-toto statements.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
@@ -17,7 +22,7 @@ pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 pub const MAX_ENVELOPE: u64 = 4 << 20;
 
 /// An envelope: a payload, its type, and signatures over both.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Envelope {
     payload: String,
@@ -26,7 +31,7 @@ pub struct Envelope {
 }
 
 /// One signature of an envelope.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EnvelopeSignature {
     /// The id of the signing key, as the `targets` role lists it.
@@ -39,15 +44,37 @@ pub struct EnvelopeSignature {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvelopeError {
+    /// Not an envelope in compact form.
+    #[error("not a DSSE envelope: {0}")]
+    Json(#[from] JsonError),
     /// Another payload type than in-toto.
     #[error("payload type is {}, not {IN_TOTO}", super::names::quoted(.0))]
     PayloadType(String),
     /// Payload or signature is not base64.
     #[error("{0} is not base64")]
     Base64(&'static str),
+    /// One key signs once; checking the same signature again costs time.
+    #[error("it has two signatures by key {}", super::names::quoted(.0))]
+    Doubled(String),
 }
 
 impl Envelope {
+    /// Parses a file with an envelope, as [`Self::to_vec`] writes it.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        Ok(json::typed(json::from_slice_strict(bytes)?)?)
+    }
+
+    /// The envelope in compact form.
+    ///
+    /// # Errors
+    /// None that input can cause.
+    pub fn to_vec(&self) -> Result<Vec<u8>, JsonError> {
+        json::to_vec(self)
+    }
+
     /// An envelope around an in-toto statement, without signatures.
     pub fn new(statement: &[u8]) -> Self {
         Self { payload: STANDARD.encode(statement), payload_type: IN_TOTO.to_owned(), signatures: Vec::new() }
@@ -84,11 +111,15 @@ impl Envelope {
     /// Key ids and signatures.
     ///
     /// # Errors
-    /// A signature that is not base64.
+    /// A signature that is not base64, or two by one key.
     pub fn signatures(&self) -> Result<Vec<(&str, Vec<u8>)>, EnvelopeError> {
+        let mut keys = BTreeSet::new();
         self.signatures
             .iter()
             .map(|signature| {
+                if !keys.insert(&signature.keyid) {
+                    return Err(EnvelopeError::Doubled(signature.keyid.clone()));
+                }
                 let bytes = STANDARD.decode(&signature.sig).map_err(|_| EnvelopeError::Base64("a signature"))?;
                 Ok((signature.keyid.as_str(), bytes))
             })

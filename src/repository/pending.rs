@@ -153,12 +153,7 @@ impl Pending {
     /// # Errors
     /// It cannot be read.
     pub fn signed(&self, name: &str) -> Result<Option<Vec<u8>>, RepositoryError> {
-        let path = self.folder.join(name);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(RepositoryError::io(&path, error)),
-        }
+        Ok(atomic::read_if_there(&self.folder.join(name))?)
     }
 
     /// Keeps a signed metadata file.
@@ -289,8 +284,7 @@ impl Pending {
             match entry.class {
                 Class::WriteOnce => atomic::link(&content, &target)?,
                 Class::Pointer => {
-                    let bytes = fs::read(&content).map_err(|error| RepositoryError::io(&content, error))?;
-                    atomic::write(&target, &bytes)?;
+                    atomic::write(&target, &atomic::read(&content)?)?;
                 }
             }
         }

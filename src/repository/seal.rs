@@ -207,7 +207,7 @@ fn published_claims(home: &Home, state: &State, product: &Product) -> Result<Vec
                 RepositoryError::Damaged { file: path.display().to_string(), reason: error.to_string() }
             })?;
             if let Some(bytes) = bytes {
-                claims.push(serde_json::from_slice(&bytes).map_err(|error| RepositoryError::Damaged {
+                claims.push(Envelope::parse(&bytes).map_err(|error| RepositoryError::Damaged {
                     file: path.display().to_string(),
                     reason: error.to_string(),
                 })?);

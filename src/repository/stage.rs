@@ -19,6 +19,7 @@ use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::claim::Build;
+use crate::manifest::json;
 use crate::manifest::release;
 use crate::tuf::Draft;
 use crate::tuf::product::WITHDRAWN;
@@ -182,7 +183,7 @@ impl Place<'_> {
         let withdrawn = match self.state.roles.get(self.product) {
             None => Value::Array(Vec::new()),
             Some((_, before)) => {
-                let before: Value = serde_json::from_slice(before).map_err(crate::manifest::json::JsonError::from)?;
+                let before = json::from_slice_strict(before)?;
                 // Old entries go on byte for byte, whatever a later version adds to them.
                 if let (Some(new), Some(old)) = (targets.as_object_mut(), before["signed"]["targets"].as_object()) {
                     new.extend(old.clone());

@@ -11,6 +11,7 @@ use sigstore_tuf::Targets;
 
 use super::RepositoryError;
 use crate::manifest::Product;
+use crate::manifest::json;
 use crate::tuf::Copies;
 use crate::tuf::ProductRole;
 use crate::tuf::draft::SEALED;
@@ -57,7 +58,7 @@ impl State {
             let bytes = crate::transport::read_plain(&folder.join("metadata").join(name), MAX_METADATA)
                 .map_err(|error| damaged(error.to_string()))?
                 .ok_or_else(|| damaged("it is missing".to_owned()))?;
-            let value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+            let value = json::from_slice_strict(&bytes).map_err(|error| damaged(error.to_string()))?;
             Ok((bytes, value))
         };
         let number = |name: &str, value: &Value| {
@@ -139,7 +140,7 @@ impl State {
 
     /// When the newest publication was sealed.
     pub fn sealed(&self) -> Option<Timestamp> {
-        let value: Value = serde_json::from_slice(&self.timestamp.1).ok()?;
+        let value = json::from_slice(&self.timestamp.1).ok()?;
         value["signed"][SEALED].as_str()?.parse().ok()
     }
 
@@ -178,7 +179,7 @@ impl State {
 /// # Errors
 /// It does not say so.
 pub fn expiry(role: &str, file: &[u8]) -> Result<Timestamp, RepositoryError> {
-    let value: Value = serde_json::from_slice(file).unwrap_or_default();
+    let value = json::from_slice_strict(file).unwrap_or_default();
     let date = value["signed"]["expires"].as_str().and_then(|text| text.parse().ok());
     date.ok_or_else(|| RepositoryError::Damaged { file: role.to_owned(), reason: "it has no expiry".to_owned() })
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -156,8 +155,7 @@ impl Session<'_> {
         home::step("claim.asked");
         let signature = signer.sign(ToSign::Message(&signed))?;
         envelope.add_signature(&keyid(signer.public())?, &signature);
-        // No line break at the end: files of ours that are hashed have one form.
-        let bytes = crate::manifest::json::to_vec(&envelope).map_err(DraftError::from)?;
+        let bytes = envelope.to_vec().map_err(DraftError::from)?;
         atomic::write(&path, &bytes)?;
         home::step("claim.signed");
         Ok(envelope)
@@ -218,7 +216,7 @@ impl Session<'_> {
             let path = checksums_signature(self.signing, holder);
             let certificate = Certificate::one(&atomic::read(certificate)?)?;
             certificates.push(certificate.clone());
-            if let Ok(signature) = fs::read(&path) {
+            if let Some(signature) = atomic::read_if_there(&path)? {
                 signatures.push(signature);
                 continue;
             }
@@ -259,11 +257,8 @@ pub fn keyid(public: &PublicKey) -> Result<String, SignError> {
 
 fn read_claim(path: &Path) -> Result<Option<Envelope>, SignError> {
     let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(HomeError::io(path, error).into()),
-    }
+    let bytes = atomic::read_if_there(path)?;
+    Ok(bytes.map(|bytes| Envelope::parse(&bytes)).transpose().map_err(|error| damaged(error.to_string()))?)
 }
 
 fn open_software(home: &Home, name: &KeyName, secrets: &dyn Secrets) -> Result<SoftwareKey, SignError> {

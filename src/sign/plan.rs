@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 
 use super::SignError;
 use super::keyid;
 use crate::home::Home;
 use crate::home::HomeError;
+use crate::home::atomic;
 use crate::key::PublicKey;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
@@ -132,6 +132,6 @@ fn openpgp_keys(policy: &Policy, home: &Home, release: &[(KeyName, Holder)]) -> 
 pub fn load_public(home: &Home, name: &KeyName) -> Result<PublicKey, SignError> {
     let entry = home.policy.keys.get(name).ok_or_else(|| SignError::NoToken(name.clone()))?;
     let path = home.resolve(entry.public.get_ref());
-    let pem = fs::read_to_string(&path).map_err(|error| HomeError::io(&path, error))?;
+    let pem = String::from_utf8(atomic::read(&path)?).unwrap_or_default();
     Ok(PublicKey::from_pem(&pem).map_err(|reason| HomeError::Damaged { path, reason })?)
 }

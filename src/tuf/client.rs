@@ -66,19 +66,25 @@ fn lock(name: &Mutex<String>) -> MutexGuard<'_, String> {
     name.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn ready<'a>(files: &dyn Files, path: &str, max: u64) -> FetchFuture<'a> {
-    let result = files.read(path, max).map_err(|error| Error::transport_with_source(path.to_owned(), error));
-    Box::pin(std::future::ready(result))
+fn read(files: &dyn Files, path: &str, max: u64) -> sigstore_tuf::Result<Option<Vec<u8>>> {
+    files.read(path, max).map_err(|error| Error::transport_with_source(path.to_owned(), error))
 }
 
 impl Repository for Remote {
     fn fetch_metadata<'a>(&'a self, name: &'a str, max_length: u64) -> FetchFuture<'a> {
-        *lock(&self.last) = format!("{}{name}", self.metadata_prefix);
-        ready(self.metadata.as_ref(), &format!("{}{name}", self.metadata_prefix), max_length)
+        let path = format!("{}{name}", self.metadata_prefix);
+        lock(&self.last).clone_from(&path);
+        let file = read(self.metadata.as_ref(), &path, max_length);
+        let checked = file.and_then(|file| {
+            file.as_deref().map_or(Ok(()), super::well_formed)?;
+            Ok(file)
+        });
+        Box::pin(std::future::ready(checked))
     }
 
     fn fetch_target<'a>(&'a self, path: &'a str, max_length: u64) -> FetchFuture<'a> {
-        ready(self.targets.as_ref(), &format!("{}{path}", self.targets_prefix), max_length)
+        let file = read(self.targets.as_ref(), &format!("{}{path}", self.targets_prefix), max_length);
+        Box::pin(std::future::ready(file))
     }
 }
 

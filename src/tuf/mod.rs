@@ -31,6 +31,7 @@ pub use product::ProductRole;
 /// Re-exported so that `verify` can take readers without knowing transports.
 pub use crate::transport::Files;
 pub use crate::transport::TransportError;
+pub use crate::transport::read_plain;
 
 /// The version of the TUF specification that our metadata follows.
 pub const SPEC_VERSION: &str = "1.0.34";
@@ -47,7 +48,7 @@ pub const BEFORE_ALL: Timestamp = Timestamp::UNIX_EPOCH;
 /// # Errors
 /// Not a metadata file.
 pub fn compact(file: &[u8]) -> Result<Vec<u8>, JsonError> {
-    let mut value: Value = serde_json::from_slice(file)?;
+    let mut value = json::from_slice(file)?;
     let signatures: Vec<Value> = value["signatures"]
         .as_array()
         .into_iter()
@@ -55,6 +56,22 @@ pub fn compact(file: &[u8]) -> Result<Vec<u8>, JsonError> {
         .map(|signature| json!({ "keyid": signature["keyid"], "sig": signature["sig"] }))
         .collect();
     json::to_vec(&json!({ "signatures": signatures, "signed": value["signed"].take() }))
+}
+
+/// Checks a foreign metadata file before the core parses it. The core would take
+/// the last of two equal keys, any number of values, and a signature in any mix
+/// of small letters and capitals.
+///
+/// # Errors
+/// As [`json::from_slice`], and capitals in a signature.
+pub fn well_formed(file: &[u8]) -> sigstore_tuf::Result<()> {
+    let malformed = |reason: String| sigstore_tuf::Error::Malformed(reason);
+    let value = json::from_slice(file).map_err(|error| malformed(error.to_string()))?;
+    let mut signatures = value["signatures"].as_array().into_iter().flatten().filter_map(|item| item["sig"].as_str());
+    if signatures.any(|hex| hex.bytes().any(|b| b.is_ascii_uppercase())) {
+        return Err(malformed("a signature is not in lower-case hex".to_owned()));
+    }
+    Ok(())
 }
 
 /// Installs the pure-Rust cryptography for reading TUF. Call it first; calling

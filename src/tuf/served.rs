@@ -37,7 +37,8 @@ pub fn newest(files: &dyn Files, root: &[u8]) -> Result<Option<Served>, Transpor
     let Some(timestamp) = read(files, "metadata/timestamp.json", limits.timestamp_max_length)? else {
         return Ok(None);
     };
-    let Ok(metadata) = Metadata::<Timestamp>::from_slice(&timestamp) else {
+    let Ok(metadata) = super::well_formed(&timestamp).and_then(|()| Metadata::<Timestamp>::from_slice(&timestamp))
+    else {
         return Ok(None);
     };
     let root = set.root();

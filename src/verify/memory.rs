@@ -18,7 +18,9 @@ use super::Trust;
 use crate::manifest::Bundle;
 use crate::manifest::Sha256;
 use crate::manifest::bundle;
+use crate::manifest::json;
 use crate::tuf::Copies;
+use crate::tuf::read_plain;
 
 /// The folder that holds what was seen under one pinned root.
 #[derive(Debug, Clone)]
@@ -81,7 +83,8 @@ impl Memory {
             // Two runs at once must not replace the newer by the older.
             let lock = File::create(self.folder.join("lock"))?;
             lock.lock()?;
-            if fs::read(&path).is_ok_and(|old| old == bytes) || age_of(&path) > Some(trust.age()) {
+            let old = read_plain(&path, bundle::MAX_BUNDLE).ok().flatten();
+            if old.is_some_and(|old| old == bytes) || age_of(&path) > Some(trust.age()) {
                 return Ok(());
             }
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
@@ -95,12 +98,8 @@ impl Memory {
 }
 
 fn recall_one(path: &Path) -> Result<Copies, String> {
-    let length = path.metadata().map_err(|error| error.to_string())?.len();
-    if length > bundle::MAX_BUNDLE {
-        return Err("too long".to_owned());
-    }
-    let bundle =
-        Bundle::parse(&fs::read(path).map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    let bytes = read_plain(path, bundle::MAX_BUNDLE).map_err(|error| error.to_string())?;
+    let bundle = Bundle::parse(&bytes.ok_or("it is gone")?).map_err(|error| error.to_string())?;
     let mut copies = Copies {
         timestamp: Some(bundle.timestamp),
         snapshot: Some(bundle.snapshot),
@@ -116,8 +115,7 @@ fn recall_one(path: &Path) -> Result<Copies, String> {
 }
 
 fn number_of(file: &[u8]) -> Option<u64> {
-    let value: serde_json::Value = serde_json::from_slice(file).ok()?;
-    value["signed"]["version"].as_u64()
+    json::from_slice_strict(file).ok()?["signed"]["version"].as_u64()
 }
 
 /// Root number, then the number of the timestamp.

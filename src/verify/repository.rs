@@ -128,10 +128,8 @@ pub fn claims_of(files: &dyn Files, trust: &Trust, version: &Version) -> Result<
         let path = format!("releases/{}/{version}/{}", trust.product(), release::claim_file(&claim_key.holder));
         if let Some(bytes) = files.read(&path, dsse::MAX_ENVELOPE)? {
             let place = format!("{}/{path}", files.place());
-            envelopes.push(
-                serde_json::from_slice(&bytes)
-                    .map_err(|error| Rejection::File { place, reason: format!("not a DSSE envelope: {error}") })?,
-            );
+            let envelope = Envelope::parse(&bytes);
+            envelopes.push(envelope.map_err(|error| Rejection::File { place, reason: error.to_string() })?);
         }
     }
     Ok(envelopes)

@@ -25,6 +25,11 @@ use crate::tuf::BEFORE_ALL;
 use crate::tuf::Copies;
 use crate::tuf::key;
 
+/// More signatures than this in a root chain are refused: whoever makes up roots
+/// before the pinned one can put any number of keys in them, and each signature
+/// costs time.
+const MAX_CHAIN_SIGNATURES: usize = 512;
+
 /// Checks a bundle against the pinned root and gives its copies.
 ///
 /// # Errors
@@ -37,10 +42,16 @@ pub fn check(name: &str, bundle: &Bundle, pinned_root: &[u8]) -> Result<Source, 
     }
 
     let mut copies = Copies::default();
+    let mut signatures = 0;
     let mut set: Option<TrustedMetadataSet> = None;
     for (file, number) in bundle.roots.iter().zip(1_u64..) {
         let file_name = format!("{number}.root.json");
         let metadata = Metadata::<Root>::from_slice(file).map_err(|e| wrong(&file_name, e))?;
+        signatures += metadata.signatures().len();
+        if signatures > MAX_CHAIN_SIGNATURES {
+            let reason = format!("the root chain has more than {MAX_CHAIN_SIGNATURES} signatures");
+            return Err(rule(&origin, &file_name, &reason));
+        }
         let mut allowed = allowed_keys(metadata.signed(), "root");
         let next = match set.take() {
             None if metadata.signed().version == 1 => {
