@@ -13,6 +13,9 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -30,11 +33,12 @@ use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::json;
+use crate::transport::open_plain;
 
 /// The version of the lines that this program writes and reads.
 const VERSION: u32 = 1;
-/// A longer journal is refused.
-const MAX_LENGTH: u64 = 1 << 30;
+/// Longer lines are not ours: the longest says which tags a cut has pinned.
+const MAX_LINE: u64 = 256 << 10;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,19 +165,31 @@ impl Journal {
             path: path.to_owned(),
             reason: format!("line {number}: {reason}"),
         };
-        let bytes = crate::transport::read_plain(path, MAX_LENGTH)
-            .map_err(|error| damaged(0, error.to_string()))?
-            .unwrap_or_default();
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
         let mut journal = Self {
             path: path.to_owned(),
             events: Vec::new(),
             heads: BTreeSet::new(),
             head: Sha256::from([0; 32]),
-            torn: (bytes.len() - whole) as u64,
+            torn: 0,
         };
-        for (line, number) in bytes[..whole].split_inclusive(|b| *b == b'\n').zip(1..) {
-            let line = &line[..line.len() - 1];
+        let opened = open_plain(path).map_err(|error| HomeError::of_transport(path, error))?;
+        let Some((file, _)) = opened else {
+            return Ok(journal);
+        };
+        // A journal grows for ever: line by line, memory is that of its events.
+        let mut reader = BufReader::new(file);
+        let mut bytes = Vec::new();
+        for number in 1.. {
+            bytes.clear();
+            let bounded = &mut (&mut reader).take(MAX_LINE);
+            bounded.read_until(b'\n', &mut bytes).map_err(|source| HomeError::io(path, source))?;
+            let Some(line) = bytes.strip_suffix(b"\n") else {
+                if bytes.len() as u64 == MAX_LINE {
+                    return Err(damaged(number, format!("it is longer than {MAX_LINE} bytes")));
+                }
+                journal.torn = bytes.len() as u64;
+                break;
+            };
             let value = json::from_slice_strict(line).map_err(|error| damaged(number, error.to_string()))?;
             if value["version"].as_u64().is_some_and(|version| version > u64::from(VERSION)) {
                 return Err(HomeError::Newer(path.to_owned()));
