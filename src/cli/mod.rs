@@ -72,6 +72,10 @@ pub struct Global {
         default_value = "/var/lib/release"
     )]
     home: PathBuf,
+    /// The home if the command line names it, so that hints must as well.
+    #[cfg(feature = "terminal")]
+    #[arg(skip)]
+    named_home: Option<PathBuf>,
     /// Print results as JSON on standard output
     #[arg(long, global = true)]
     json: bool,
@@ -88,6 +92,14 @@ pub struct Global {
     #[cfg(feature = "terminal")]
     #[arg(long, global = true, value_name = "N")]
     pin_fd: Option<u32>,
+}
+
+#[cfg(feature = "terminal")]
+impl Global {
+    fn note_source_of_home(&mut self, matches: &clap::ArgMatches) {
+        let is_named = matches.value_source("home") == Some(ValueSource::CommandLine);
+        self.named_home = is_named.then(|| self.home.clone());
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,14 +135,21 @@ pub fn main() -> ExitCode {
     crate::process::keep_inherited_files();
     crate::tuf::install_crypto();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let parsed = command().try_get_matches_from(&arguments);
-    let (cli, matches) = match parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
-        Ok(parsed) => parsed,
+    let parse = || {
+        let matches = command().try_get_matches_from(&arguments)?;
+        #[cfg_attr(not(feature = "terminal"), expect(unused_mut, reason = "users have no home"))]
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        #[cfg(feature = "terminal")]
+        cli.global.note_source_of_home(&matches);
+        Ok(cli)
+    };
+    let cli = match parse() {
+        Ok(cli) => cli,
         Err(error) => return ui::usage(&error, &arguments),
     };
     let ui = Ui::new(&cli.global);
     #[cfg(feature = "terminal")]
-    let named_home = (matches.value_source("home") == Some(ValueSource::CommandLine)).then(|| cli.global.home.clone());
+    let named_home = cli.global.named_home.clone();
     match run(cli, &ui) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
