@@ -108,7 +108,7 @@ fn read_note(path: &Path) -> Result<Option<Note>, CommandError> {
         CommandError::failed(format!("{} is damaged: {reason}", path.display()))
             .hint_command("write it anew using:", &["trust", "add", "ROOT.json", "--repository", "URL"])
     };
-    let Some(bytes) = crate::transport::read_plain(path, MAX_NOTE)? else {
+    let Some(bytes) = crate::transport::read_plain(path, MAX_NOTE).map_err(|error| damaged(error.to_string()))? else {
         return Ok(None);
     };
     let value = json::from_slice_strict(&bytes).map_err(|error| damaged(error.to_string()))?;

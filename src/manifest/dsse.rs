@@ -53,6 +53,9 @@ pub enum EnvelopeError {
     /// Payload or signature is not base64.
     #[error("{0} is not base64")]
     Base64(&'static str),
+    /// A payload that is far above need.
+    #[error("the payload is longer than {MAX_ENVELOPE} bytes")]
+    TooLong,
     /// One key signs once; checking the same signature again costs time.
     #[error("it has two signatures by key {}", super::names::quoted(.0))]
     Doubled(String),
@@ -88,10 +91,13 @@ impl Envelope {
     /// The payload.
     ///
     /// # Errors
-    /// Another payload type, or a payload that is not base64.
+    /// Another payload type, or a payload that is too long or not base64.
     pub fn payload(&self) -> Result<Vec<u8>, EnvelopeError> {
         if self.payload_type != IN_TOTO {
             return Err(EnvelopeError::PayloadType(self.payload_type.clone()));
+        }
+        if self.payload.len() as u64 > MAX_ENVELOPE {
+            return Err(EnvelopeError::TooLong);
         }
         STANDARD.decode(&self.payload).map_err(|_| EnvelopeError::Base64("the payload"))
     }

@@ -12,6 +12,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 
 use serde::Serialize;
 use serde::de;
@@ -49,14 +50,11 @@ pub enum JsonError {
 /// A value with a float, or with a map whose keys are not text.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, JsonError> {
     // Through `Value`, whose maps are sorted.
-    write(&serde_json::to_value(value)?)
-}
-
-fn write(value: &Value) -> Result<Vec<u8>, JsonError> {
-    if has_fraction(value) {
+    let value = serde_json::to_value(value)?;
+    if has_fraction(&value) {
         return Err(JsonError::Fraction);
     }
-    Ok(serde_json::to_vec(value)?)
+    Ok(serde_json::to_vec(&value)?)
 }
 
 /// Parses JSON in any spelling.
@@ -77,7 +75,29 @@ pub fn from_slice(bytes: &[u8]) -> Result<Value, JsonError> {
 /// Anything that is not what [`to_vec`] would write.
 pub fn from_slice_strict(bytes: &[u8]) -> Result<Value, JsonError> {
     let value = from_slice(bytes)?;
-    if write(&value)? == bytes { Ok(value) } else { Err(JsonError::NotCompact) }
+    if has_fraction(&value) {
+        return Err(JsonError::Fraction);
+    }
+    // What is written is compared on its way, not kept.
+    let mut rest = Rest(bytes);
+    match serde_json::to_writer(&mut rest, &value) {
+        Ok(()) if rest.0.is_empty() => Ok(value),
+        _ => Err(JsonError::NotCompact),
+    }
+}
+
+/// What must still be written; anything else is an error.
+struct Rest<'a>(&'a [u8]);
+
+impl io::Write for Rest<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A typed value from JSON that is already parsed.
