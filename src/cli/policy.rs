@@ -43,10 +43,7 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     for (name, product) in &policy.products {
         let people = of(&product.threshold, product.keys.len());
         let rebuilds = counted(*product.rebuilds.get_ref() as usize, "independent rebuild");
-        lines.push(format!("  {name:<12} {people}, {rebuilds}"));
-    }
-    for name in policy.insecure() {
-        ui.warn(&format!("demonstration only: `insecure-{name}` is set"));
+        lines.push(format!("  {:<12} {people}, {rebuilds}", name.as_str()));
     }
     let facts = json!({
         "version": 1,
@@ -57,6 +54,9 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     });
     if !ui.json {
         ui.data(&lines.join("\n"));
+    }
+    for name in policy.insecure() {
+        ui.warn(&format!("demonstration only: `insecure-{name}` is set"));
     }
     if !tag_files.is_empty() {
         let message = format!("files that {} names are missing: {}", path.display(), tag_files.join(", "));

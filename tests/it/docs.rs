@@ -80,7 +80,7 @@ fn the_readme_shows_what_the_quick_start_prints() {
         .unwrap_or_else(|_| panic!("run `scripts/quickstart >{} 2>&1` first, as scripts/test does", path.display()));
     let lines: Vec<&str> = transcript.lines().map(str::trim_end).collect();
     let mut shown = 0;
-    for step in steps("README.md").iter().flatten().filter(|step| step.command.starts_with("release ")) {
+    for step in steps("README.md").iter().take(2).flatten() {
         let command = format!("$ {}", step.command);
         let start = lines.iter().position(|line| line_matches(&command, line));
         let start = start.unwrap_or_else(|| panic!("the quick start does not run `{command}`"));
@@ -97,6 +97,24 @@ fn the_readme_shows_what_the_quick_start_prints() {
 }
 
 #[test]
+fn the_readme_shows_what_users_do() {
+    let lab = Lab::released();
+    lab.copy("trust/root.json", "root.json");
+    for name in ["alice.asc", "bob.asc"] {
+        lab.copy(&format!("home/keys/{name}"), name);
+    }
+    for name in ["SHA256SUMS", "SHA256SUMS.asc"] {
+        lab.copy(&Lab::mirrored("1.0", name), name);
+    }
+    let root = release::manifest::Sha256::of(&lab.read("root.json")).to_string();
+    for mut step in steps("README.md").into_iter().skip(2).flatten() {
+        // The repository of the laboratory.
+        step.command = step.command.replace("https://packages.kestrel.example", "mirror");
+        happens("README.md", &lab, &step, |_| format!("{}\n", &root[60..]));
+    }
+}
+
+#[test]
 fn releasing_shows_what_happens() {
     let lab = Lab::new();
     fs::remove_dir_all(lab.path("home")).unwrap();
@@ -105,16 +123,21 @@ fn releasing_shows_what_happens() {
     lab.tag("2.4.0");
     lab.tag("2.5.0");
     for step in steps("RELEASING.md").iter().flatten() {
-        let (code, printed) = at_a_terminal(&lab, &step.command, |prompt| answer(prompt, step));
-        let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
-        assert_eq!(code, step.code, "RELEASING.md: {}\n{printed}", step.command);
-        assert!(
-            matches(&step.output, &lines),
-            "RELEASING.md: {}\nexpected\n{}\nfound\n{printed}",
-            step.command,
-            step.output.join("\n")
-        );
+        happens("RELEASING.md", &lab, step, |prompt| answer(prompt, step));
     }
+}
+
+/// Does what a step says at a terminal, and demands what it shows.
+fn happens(document: &str, lab: &Lab, step: &Step, answer: impl FnMut(&str) -> String) {
+    let (code, printed) = at_a_terminal(lab, &step.command, answer);
+    let lines: Vec<&str> = printed.lines().map(str::trim_end).collect();
+    assert_eq!(code, step.code, "{document}: {}\n{printed}", step.command);
+    assert!(
+        matches(&step.output, &lines),
+        "{document}: {}\nexpected\n{}\nfound\n{printed}",
+        step.command,
+        step.output.join("\n")
+    );
 }
 
 fn answer(prompt: &str, step: &Step) -> String {

@@ -21,3 +21,4 @@ mod served;
 mod source;
 mod verify;
 mod web;
+mod words;

@@ -8,10 +8,12 @@ use crate::build::BuildError;
 use crate::cut::CutError;
 use crate::home::CutState;
 use crate::home::Home;
+use crate::key::KeyError;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::process::ProcessError;
+use crate::sign::SignError;
 use crate::source::SourceError;
 
 /// A cut that stopped.
@@ -32,6 +34,10 @@ impl Stop<'_> {
             CutError::Build(error) => self.build(error),
             CutError::Recipe { .. } => self.mend_source(error.into()),
             CutError::Stopped(_) => self.again(error.into(), "to sign after all, without building again, using:"),
+            CutError::Sign(SignError::Key(KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_))) => self.again(
+                CommandError::from_error(FAILED, &error),
+                "signatures that were made are kept; go on using the same command again:",
+            ),
             CutError::StageChanged(_) => self.give_up(error.into(), "find out who changed it"),
             CutError::OtherPolicy { signed, .. } => {
                 let cp = format!("cp {} {}", self.signed_policy(signed), shell_path(&self.home.resolve("policy.toml")));

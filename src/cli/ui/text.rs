@@ -1,27 +1,15 @@
 //! Text as terminals get it: without what could move the cursor or turn letters
 //! around, and no wider than 80 columns.
 
+use crate::manifest::names::is_hidden;
+
 /// How wide lines are, also where no terminal is: logs and mails are read too.
 const WIDTH: usize = 80;
 /// Lines that begin with this are to be pasted or compared, and stay as they are.
 const VERBATIM: &str = "    ";
 
-/// Whether a character can change how others are shown: controls, and the
-/// format characters of Unicode that reorder or hide text or break lines.
 fn is_harmful(c: char) -> bool {
-    let format = matches!(
-        c,
-        '\u{ad}'
-            | '\u{61c}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}'
-    );
-    format || (c.is_control() && c != '\n')
+    is_hidden(c) && c != '\n'
 }
 
 /// Escapes what must not reach a terminal; line breaks stay.
