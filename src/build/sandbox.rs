@@ -105,7 +105,10 @@ fn one_processor() -> String {
 /// The outer bubblewrap, up to where the inner one begins. Changes the binds to
 /// where they then are.
 fn as_nobody(binds: &mut [Bind]) -> Program {
-    let mut outer = Program::new("bwrap").args(["--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", STAGING]);
+    // The namespace of processes ends them all when this bubblewrap is killed: it
+    // gives up its capabilities, and may then not kill another user's process.
+    let mut outer =
+        Program::new("bwrap").args(["--unshare-pid", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", STAGING]);
     for (index, bind) in binds.iter_mut().enumerate() {
         let staged = PathBuf::from(format!("{STAGING}/{index}"));
         let how = if bind.writable { "--bind" } else { "--ro-bind" };

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::fs::File;
 use std::io;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -74,26 +75,55 @@ pub(super) fn give_to(folder: &Path, id: u32) -> Result<(), BuildError> {
     walk(folder, &mut |path, _| std::os::unix::fs::lchown(path, Some(id), Some(id)))
 }
 
-/// Removes a folder, also one whose permissions a build has taken away.
+/// Removes a folder that a build has filled, however deep, with names however
+/// long, and with permissions taken away. No process may use it any more.
 pub(super) fn clear(folder: &Path) -> Result<(), BuildError> {
-    if !folder.exists() {
-        return Ok(());
-    }
-    // Opening up must come before looking into a folder.
-    let open_up = |path: &Path| -> io::Result<()> {
-        let mut pending = vec![path.to_owned()];
-        while let Some(path) = pending.pop() {
-            set_mode(&path, 0o700)?;
-            for entry in fs::read_dir(&path)? {
+    let run = || -> io::Result<()> {
+        match set_mode(folder, 0o700) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            done => done?,
+        }
+        // What is inside a folder is moved up to the top before anything looks
+        // into it: so paths stay short, and nothing recurses.
+        let mut moved = 0;
+        loop {
+            let mut entries = fs::read_dir(folder)?.peekable();
+            if entries.peek().is_none() {
+                return fs::remove_dir(folder);
+            }
+            for entry in entries {
                 let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    pending.push(entry.path());
+                if !entry.file_type()?.is_dir() {
+                    fs::remove_file(entry.path())?;
+                    continue;
                 }
+                set_mode(&entry.path(), 0o700)?;
+                for inner in fs::read_dir(entry.path())? {
+                    let inner = inner?;
+                    if inner.file_type()?.is_dir() {
+                        move_up(&inner.path(), folder, &mut moved)?;
+                    } else {
+                        fs::remove_file(inner.path())?;
+                    }
+                }
+                fs::remove_dir(entry.path())?;
             }
         }
-        Ok(())
     };
-    open_up(folder).and_then(|()| fs::remove_dir_all(folder)).map_err(|error| BuildError::io(folder, error))
+    run().map_err(|error| BuildError::io(folder, error))
+}
+
+/// Moves a folder to the first of the names 1, 2, 3… that is free at the top.
+fn move_up(folder: &Path, top: &Path, moved: &mut u64) -> io::Result<()> {
+    // Moving a folder takes the right to write in it.
+    set_mode(folder, 0o700)?;
+    loop {
+        *moved += 1;
+        let target = top.join(moved.to_string());
+        if target.symlink_metadata().is_err() {
+            return fs::rename(folder, target);
+        }
+    }
 }
 
 type Visit<'a> = dyn FnMut(&Path, &fs::Metadata) -> io::Result<()> + 'a;
@@ -110,4 +140,38 @@ fn walk(folder: &Path, visit: &mut Visit<'_>) -> Result<(), BuildError> {
         visit(path, &metadata)
     }
     inner(&folder.to_owned(), visit).map_err(|error| BuildError::io(folder, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_keeps_a_folder_from_being_removed() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("build");
+        clear(&folder).unwrap();
+        // Too deep for a path, for a stack and for the number of open files.
+        fs::create_dir_all(folder.join("deep")).unwrap();
+        for _ in 0..20_000 {
+            fs::create_dir(folder.join("next")).unwrap();
+            fs::rename(folder.join("deep"), folder.join("next/deep")).unwrap();
+            fs::rename(folder.join("next"), folder.join("deep")).unwrap();
+        }
+        let canary = outer.path().join("canary");
+        fs::write(&canary, "alive").unwrap();
+        // The names that are given at the top, as files, links and folders.
+        fs::write(folder.join("1"), "").unwrap();
+        std::os::unix::fs::symlink(outer.path(), folder.join("2")).unwrap();
+        fs::create_dir_all(folder.join("3/1/2/3")).unwrap();
+        fs::write(folder.join("3").join("x".repeat(255)), "").unwrap();
+        fs::create_dir_all(folder.join("closed/closed")).unwrap();
+        fs::write(folder.join("closed/closed/file"), "").unwrap();
+        for path in ["closed/closed", "closed", "3/1", ""] {
+            set_mode(&folder.join(path), 0).unwrap();
+        }
+        clear(&folder).unwrap();
+        assert!(folder.symlink_metadata().is_err());
+        assert_eq!(fs::read(canary).unwrap(), b"alive");
+    }
 }

@@ -2,6 +2,8 @@
 
 use crate::support::Lab;
 use crate::support::RECIPE;
+use crate::support::program;
+use crate::support::run;
 
 const REJECTED: i32 = 3;
 
@@ -118,6 +120,26 @@ fn nothing_of_a_build_is_left_running_or_lying_about() {
     lab.cut("1.0").exits(0);
     let cut = lab.path("home/cuts/kestrel-1.0");
     assert!(!cut.join("build-1").exists() && !cut.join("second/build").exists());
+}
+
+#[test]
+fn nothing_of_a_build_outlives_a_killed_cut() {
+    // A length of sleep that no other process has.
+    let sleep = format!("sleep 86{}", std::process::id());
+    let lab = building(&format!("(setsid {sleep} &) ; {sleep}"));
+    let running = || run(program("pgrep").args(["--full", "--exact", &sleep])).out.lines().count();
+    let wait_until = |done: &dyn Fn() -> bool| {
+        (0..200).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            done()
+        })
+    };
+    let mut cut = lab.release();
+    let mut child = cut.args(["cut", "1.0", "--yes=1.0"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    assert!(wait_until(&|| running() == 2), "the build never began");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(wait_until(&|| running() == 0), "processes of the build are left");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::support::Lab;
 use crate::support::program;
 use crate::support::project;
+use crate::support::random::Random;
 use crate::support::run;
 use crate::support::server::Nginx;
 
@@ -131,20 +132,9 @@ fn the_client_follows_the_tuf_repository_simulator() {
 
 #[test]
 fn versions_sort_as_dpkg_sorts_them() {
-    // A small generator of pairs, the same in every run.
-    let mut state = 20_260_101_u64;
-    let mut next = |bound: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(state >> 33).unwrap() % bound
-    };
-    let mut version = || {
-        let alphabet = b"0019az.+~-";
-        let first = char::from(b"0129"[next(4)]);
-        let rest: String = (0..next(6)).map(|_| char::from(alphabet[next(alphabet.len())])).collect();
-        format!("{first}{rest}")
-    };
+    let mut random = Random::new(20_260_101);
     for _ in 0..400 {
-        let (a, b) = (version(), version());
+        let (a, b) = (random.version(), random.version());
         // dpkg would take what follows the last `-` as a Debian revision.
         let debian = |text: &str| format!("{text}-0");
         let said = run(program("dpkg").args(["--compare-versions", &debian(&a), "lt", &debian(&b)]));
