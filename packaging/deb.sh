@@ -2,6 +2,7 @@
 # Makes the Debian package of the terminal, target/release-terminal.deb, from
 # what cargo has built.
 set -eu
+export LC_ALL=C
 program=$PWD/target/release/release
 work=target/deb
 root=$work/root
@@ -39,8 +40,8 @@ release-terminal ($(echo "$RELEASE_VERSION" | sed 's/-/~/')) stable; urgency=med
 CHANGELOG
 gzip -9nc "$work/debian/changelog" >"$doc/changelog.gz"
 # The notices that come with the crates must come with the program.
-cargo metadata --locked --format-version 1 --filter-platform "$(rustc -vV | sed -n 's/^host: //p')" |
-    grep -o '"manifest_path":"[^"]*/Cargo.toml"' | sed 's/.*:"//; s/\/Cargo.toml"//' | sort -u |
+cargo metadata --locked --format-version 1 --filter-platform "$(rustc -vV | sed -n 's/^host: //p')" >"$work/metadata"
+grep -o '"manifest_path":"[^"]*/Cargo.toml"' "$work/metadata" | sed 's/.*:"//; s/\/Cargo.toml"//' | sort -u |
     while read -r crate; do
         [ "$crate" != "$PWD" ] || continue
         find "$crate" -maxdepth 1 -type f \( -iname 'LICEN[CS]E*' -o -iname 'COPYING*' -o -iname 'NOTICE*' \) | sort |
@@ -50,7 +51,7 @@ cargo metadata --locked --format-version 1 --filter-platform "$(rustc -vV | sed 
             done
     done | gzip -9n >"$doc/third-party-licences.gz"
 
-# Reproducible: one time for all, and no umask or file system in the package.
+# Whatever the umask is.
 find "$root" -type d -exec chmod 755 {} +
 find "$root" -type f ! -path '*/bin/*' -exec chmod 644 {} +
 (
@@ -58,6 +59,6 @@ find "$root" -type f ! -path '*/bin/*' -exec chmod 644 {} +
     dpkg-shlibdeps -Tdebian/substvars root/usr/bin/release
     dpkg-gencontrol -prelease-terminal -Tdebian/substvars -Proot
     cd root
-    find usr -type f | LC_ALL=C sort | xargs md5sum >DEBIAN/md5sums
+    find usr -type f | sort | xargs md5sum >DEBIAN/md5sums
 )
 dpkg-deb --root-owner-group --build "$root" target/release-terminal.deb

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use release::home::failpoint::STEPS;
 
 use crate::support::Lab;
+use crate::support::is_long;
 
 /// Kills a cut at one step as often as the step is passed, and finishes it.
 fn kill_at(step: &str) {
@@ -49,7 +50,7 @@ fn kill_at(step: &str) {
         }
         // Steps that are passed for each of many files: the first times show
         // enough, but for `scripts/test --long`.
-        if nth >= 3 && std::env::var_os("RELEASE_TEST_LONG").is_none() {
+        if nth >= 3 && !is_long() {
             return;
         }
     }

@@ -79,6 +79,12 @@ pub fn today(moment: &str) -> String {
     run(program("faketime").args(["-f", moment, "date", "-u", "+%F"])).exits(0).out.trim().to_owned()
 }
 
+/// Whether `scripts/test --long` runs the tests: what takes too long for every
+/// change is done too.
+pub fn is_long() -> bool {
+    std::env::var_os("RELEASE_TEST_LONG").is_some()
+}
+
 /// Lets a program find cargo and rustc where this user has them.
 pub fn with_toolchain(command: &mut Command) -> &mut Command {
     let variables = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
