@@ -60,7 +60,8 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     }
     if !tag_files.is_empty() {
         let message = format!("files that {} names are missing: {}", path.display(), tag_files.join(", "));
-        return Err(CommandError::failed(message).facts(facts));
+        let hint = "put them there, relative to the policy: they say who may sign tags";
+        return Err(CommandError::failed(message).hint(hint).facts(facts));
     }
     if ui.json {
         ui.data(&facts.to_string());
