@@ -3,7 +3,7 @@
 //! Standard output is data: verdicts, tables, JSON. Talk, prompts and progress
 //! go to standard error. Colour repeats what words say; it is off when the
 //! stream is not a terminal, or a dumb one, or `NO_COLOR` is set. Bars vanish
-//! when done. Everything is printed through [`text`]: no control characters but
+//! when done. Everything is printed through `text`: no control characters but
 //! our own, and no more than 80 columns where people read.
 
 #[cfg(feature = "terminal")]
