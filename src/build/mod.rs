@@ -13,12 +13,15 @@ mod tree;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::io::Seek;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 use std::time::Instant;
+
+use rustix::io::Errno;
 
 use crate::manifest::Artifact;
 use crate::manifest::FileName;
@@ -196,9 +199,12 @@ struct Attempt {
     folder: PathBuf,
 }
 
-/// A file that a build left.
+/// A file that a build left. It was opened once, and is read through that only:
+/// a process of the build that is still dying can no longer change which file
+/// it is, and a change of its content is noticed in the stage.
 struct Output {
     path: PathBuf,
+    file: File,
     artifact: Artifact,
 }
 
@@ -244,23 +250,22 @@ impl Attempt {
             .map(|wanted| {
                 let refuse = |reason| BuildError::Artifact { path: wanted.path.clone(), reason };
                 let path = root.join(&wanted.path);
-                // No process of the build is left that could change what is looked at.
-                let metadata = path.symlink_metadata().map_err(|_| refuse("there is none"))?;
+                let file = tree::open_inside(&root, &wanted.path).map_err(|error| match error {
+                    Errno::NOENT | Errno::NOTDIR => refuse("there is none"),
+                    Errno::LOOP | Errno::XDEV => refuse("a link leads to it"),
+                    error => BuildError::io(&path, error.into()),
+                })?;
+                let metadata = file.metadata().map_err(|error| BuildError::io(&path, error))?;
                 if !metadata.is_file() {
                     return Err(refuse("it is not a plain file"));
-                }
-                let real = path.canonicalize().map_err(|_| refuse("there is none"))?;
-                if real != path {
-                    return Err(refuse("a link leads to it"));
                 }
                 if metadata.len() == 0 {
                     return Err(refuse("it is empty"));
                 }
-                let file = File::open(&path).map_err(|error| BuildError::io(&path, error))?;
                 let (sha256, length) =
-                    Sha256::of_reader(file, &mut |_| {}).map_err(|error| BuildError::io(&path, error))?;
+                    Sha256::of_reader(&file, &mut |_| {}).map_err(|error| BuildError::io(&path, error))?;
                 let artifact = Artifact { name: wanted.name.clone(), kind: wanted.kind, length, sha256 };
-                Ok(Output { path, artifact })
+                Ok(Output { path, file, artifact })
             })
             .collect()
     }
@@ -276,7 +281,8 @@ impl Output {
     fn publish(&self, stage: &Path) -> Result<(), BuildError> {
         let target = stage.join(self.artifact.name.as_str());
         let copy = || -> io::Result<()> {
-            let mut source = File::open(&self.path)?;
+            let mut source = &self.file;
+            source.rewind()?;
             let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(stage)?;
             io::copy(&mut source, file.as_file_mut())?;
             tree::set_mode(file.path(), 0o644)?;
