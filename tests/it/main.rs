@@ -12,6 +12,7 @@ mod cli;
 mod cut;
 mod docs;
 mod forged;
+mod fuzz;
 mod hostile;
 mod interop;
 mod invariants;
