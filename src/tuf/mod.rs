@@ -11,7 +11,7 @@ pub mod key;
 pub mod people;
 pub mod policy;
 pub mod product;
-mod provider;
+pub mod provider;
 #[cfg(feature = "terminal")]
 pub mod served;
 

@@ -15,7 +15,7 @@ use sigstore_types::HashAlgorithm;
 
 /// The provider: verification only.
 #[derive(Debug)]
-pub(super) struct RustCrypto;
+pub struct RustCrypto;
 
 struct Context<D>(D);
 

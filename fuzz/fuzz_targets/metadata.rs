@@ -1,0 +1,40 @@
+//! TUF metadata files of every role, and what our roles say beyond TUF.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use release::manifest::json;
+use release::tuf;
+use release::tuf::Draft;
+use release::tuf::ProductRole;
+use release::tuf::SignedPolicy;
+use sigstore_tuf::Metadata;
+use sigstore_tuf::Root;
+use sigstore_tuf::Snapshot;
+use sigstore_tuf::Targets;
+use sigstore_tuf::Timestamp;
+use sigstore_tuf::TrustedMetadataSet;
+
+fuzz_target!(init: tuf::install_crypto(), |data: &[u8]| {
+    if tuf::well_formed(data).is_err() {
+        return;
+    }
+    if Metadata::<Root>::from_slice(data).is_ok() {
+        let _ = TrustedMetadataSet::from_root(data);
+    }
+    let _ = Metadata::<Snapshot>::from_slice(data);
+    let _ = Metadata::<Timestamp>::from_slice(data);
+    if let Ok(role) = Metadata::<Targets>::from_slice(data) {
+        let _ = SignedPolicy::of(role.signed());
+        let product = "kestrel".parse().unwrap();
+        if let Ok(listing) = ProductRole::of(&product, role.signed()) {
+            let paths: Vec<String> = listing.to_targets(&product).as_object().unwrap().keys().cloned().collect();
+            assert!(paths.iter().eq(role.signed().targets.keys()), "every target is a file of a release");
+        }
+    }
+    if let Ok(draft) = Draft::parse("kestrel", data) {
+        let again = Draft::parse("kestrel", &draft.to_file().unwrap()).unwrap();
+        assert_eq!(again, draft);
+        assert!(json::from_slice_strict(&again.to_file().unwrap()).is_ok());
+    }
+});
