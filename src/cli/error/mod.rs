@@ -50,10 +50,20 @@ pub struct CommandError {
 /// How a command of ours begins in a hint.
 const COMMAND: &str = "    release ";
 
+/// What parsers quote can be as long as what they parse.
+fn bounded(mut text: String) -> String {
+    const SHOWN: usize = 4000;
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
+}
+
 impl CommandError {
     /// An error with this exit code.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), hints: Vec::new(), facts: None }
+        Self { code, message: bounded(message.into()), causes: Vec::new(), hints: Vec::new(), facts: None }
     }
 
     /// The command could not do it.
@@ -74,7 +84,7 @@ impl CommandError {
             let text = inner.to_string();
             // Some libraries repeat their cause in their own message.
             if !result.message.contains(&text) && result.causes.last() != Some(&text) {
-                result.causes.push(text);
+                result.causes.push(bounded(text));
             }
             cause = inner.source();
         }
@@ -84,7 +94,7 @@ impl CommandError {
     /// Adds a cause.
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
-        self.causes.push(cause.into());
+        self.causes.push(bounded(cause.into()));
         self
     }
 

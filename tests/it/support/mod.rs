@@ -37,7 +37,7 @@ impl Said {
     }
 
     /// Whether a text is on one of the streams, wherever its lines were wrapped.
-    fn has(&self, text: &str) -> bool {
+    pub fn has(&self, text: &str) -> bool {
         let unwrapped = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         [&self.out, &self.err].iter().any(|said| said.contains(text) || unwrapped(said).contains(&unwrapped(text)))
     }
