@@ -3,7 +3,7 @@
 //! Stricter than TUF, which must tolerate other writers: only we write bundles.
 //! One root chain from the first root, which contains the pinned root byte for
 //! byte; every file consistent with the others; no signature that is surplus,
-//! doubled, invalid or written in capitals.
+//! doubled, invalid or written in capitals, and nothing beside what is signed.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +23,7 @@ use crate::manifest::Bundle;
 use crate::manifest::Sha256;
 use crate::tuf::BEFORE_ALL;
 use crate::tuf::Copies;
+use crate::tuf::Draft;
 use crate::tuf::key;
 
 /// More signatures than this in a root chain are refused: whoever makes up roots
@@ -65,6 +66,7 @@ pub fn check(name: &str, bundle: &Bundle, pinned_root: &[u8]) -> Result<Source, 
             }
         };
         only_good_signatures(&origin, &file_name, &metadata, &allowed)?;
+        nothing_else(&origin, &file_name, file)?;
         copies.roots.insert(number, file.clone());
         set = Some(next);
     }
@@ -117,7 +119,18 @@ fn signatures_of<T: Role>(
         file: file_name.to_owned(),
         source,
     })?;
-    only_good_signatures(origin, file_name, &metadata, allowed)
+    only_good_signatures(origin, file_name, &metadata, allowed)?;
+    nothing_else(origin, file_name, file)
+}
+
+/// No member beside `signed`, `signatures` and what they hold: nobody signed it.
+/// Roots and the timestamp could have one; others are pinned by their digest.
+fn nothing_else(origin: &Origin, file_name: &str, file: &[u8]) -> Result<(), Rejection> {
+    let written = Draft::parse(file_name, file).and_then(|draft| draft.to_file());
+    match written {
+        Ok(written) if written == file => Ok(()),
+        _ => Err(rule(origin, file_name, "it holds more than what is signed and signatures in order")),
+    }
 }
 
 fn only_good_signatures<T: Role>(

@@ -85,6 +85,20 @@ fn an_unknown_key_is_surplus() {
 }
 
 #[test]
+fn what_nobody_signed_has_no_place_in_a_bundle() {
+    let lab = Lab::released();
+    let file = lab.download("1.0", "kestrel-1.0");
+    let bundle = value(&lab.read("download/kestrel-1.0.bundle.json"));
+    // The timestamp is the one file that no other pins by its digest.
+    for place in ["/timestamp", "/timestamp/signatures/0"] {
+        let mut forged = bundle.clone();
+        forged.pointer_mut(place).unwrap()["x"] = json!("by nobody");
+        lab.write("download/kestrel-1.0.bundle.json", release::manifest::json::to_vec(&forged).unwrap());
+        lab.verify(&[&file]).exits(REJECTED).says("timestamp.json: it holds more than what is signed");
+    }
+}
+
+#[test]
 fn another_products_files_cannot_be_listed() {
     let lab = Lab::released();
     let mut forger = Forger::new(&lab);

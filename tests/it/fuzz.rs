@@ -55,7 +55,12 @@ fn the_laboratory_gives_seeds_to_every_fuzz_target() {
         ("recipe", vec![lab.read("work/release.toml")]),
         (
             "signature",
-            vec![signature, lab.read(&Lab::mirrored("1.0", "SHA256SUMS.asc")), lab.read("home/keys/revoked")],
+            vec![
+                signature,
+                lab.read(&Lab::mirrored("1.0", "SHA256SUMS.asc")),
+                lab.read("home/keys/alice.asc"),
+                lab.read("home/keys/revoked"),
+            ],
         ),
         ("state", vec![lab.read("home/cuts/kestrel-1.0/cut.json"), lab.read("home/journal.jsonl")]),
         ("tag", vec![object]),
