@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use serde_json::json;
 use sha2::Digest;
 
 use super::error;
@@ -107,6 +108,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
     fs::create_dir_all(&args.to)
         .map_err(|error| CommandError::failed(format!("cannot make {}: {error}", args.to.display())))?;
     let mut code = 0;
+    let mut got = Vec::new();
     for artifact in &wanted {
         // The verdict on what the manifest lists comes before the bytes.
         let word = match judge.judge(&subject_of(artifact), Timestamp::now())? {
@@ -119,9 +121,17 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
         let path = format!("targets/{product}/{version}/{}.{}", artifact.sha256, artifact.name);
         let target = args.to.join(artifact.name.as_str());
         fetch_to(files.as_ref(), &path, artifact, &target, ui)?;
-        ui.data(&format!("{word} {}", target.display()));
+        if ui.json {
+            got.push(json!({ "path": target, "verdict": word, "sha256": artifact.sha256, "length": artifact.length }));
+        } else {
+            ui.data(&format!("{word} {}", target.display()));
+        }
     }
     fetch_bundle(files.as_ref(), product, &pinned.root, &wanted, &args.to)?;
+    if ui.json {
+        let facts = json!({ "version": 1, "exit": code, "product": product, "release": version, "files": got });
+        ui.data(&facts.to_string());
+    }
     if code == error::STALE {
         ui.warn("the newest state that the repository serves has expired; ask the project why");
     }

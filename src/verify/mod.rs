@@ -282,7 +282,9 @@ fn transport_cause(error: &sigstore_tuf::Error) -> Option<String> {
         if let Some(transport) = inner.downcast_ref::<TransportError>() {
             return match transport {
                 TransportError::TooLong { .. } | TransportError::NotAFile { .. } => None,
-                TransportError::Read { source, .. } => Some(format!("{transport}: {source}")),
+                TransportError::Read { source, .. } => Some(source.to_string()),
+                TransportError::Fetch { reason, .. } => Some(reason.clone()),
+                TransportError::Status { status, .. } => Some(format!("it answered with status {status}")),
                 _ => Some(transport.to_string()),
             };
         }

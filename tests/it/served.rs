@@ -123,6 +123,9 @@ fn a_download_comes_with_a_bundle_that_verifies_it() {
     fs::write(&bundle, &good).unwrap();
     download().exits(0);
     lab.verify(&["--offline", "got"]).exits(0);
+    let json = ["download", "kestrel", "--root", "trust/root.json", "--repository", "mirror", "--to", "got", "--json"];
+    let facts = value(lab.runs(&json).exits(0).out.as_bytes());
+    assert_eq!((facts["release"].as_str(), facts["files"][0]["verdict"].as_str()), (Some("1.0"), Some("VERIFIED")));
     // A bundle from before the release does not list it.
     lab.release_next("1.1");
     fs::write(&bundle, &good).unwrap();
