@@ -114,9 +114,10 @@ impl Judge {
     /// # Errors
     /// REJECTED, with the reason.
     pub fn judge(&mut self, subject: &Subject, now: Timestamp) -> Result<Verdict, Rejection> {
-        let (version, artifact) = match self.find_claim(subject) {
-            Some(found) => found,
-            None => self.find(subject)?,
+        // Few files are claims, and to look for one means to hash them all.
+        let (version, artifact) = match self.find(subject) {
+            Ok(found) => found,
+            Err(rejection) => self.find_claim(subject).ok_or(rejection)?,
         };
         if !self.built.contains_key(&version) {
             let built = claims::check(&self.trust, &version, &self.claims)?;
