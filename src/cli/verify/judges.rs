@@ -1,6 +1,7 @@
 //! Judges for the place where a file lies: from the bundles there, from what
 //! was seen before, and from repositories.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,6 +39,8 @@ pub(super) struct Places<'a> {
     pub(super) repository: Option<&'a str>,
     pub(super) offline: bool,
     pub(super) ui: &'a Ui,
+    /// Bundles that were checked and are good.
+    pub(super) good: RefCell<BTreeSet<PathBuf>>,
 }
 
 /// One judge for each product that is known at a place.
@@ -68,6 +71,7 @@ impl Judges {
         for (path, bundle) in bundles {
             match places.check(&name_of(&path), &bundle) {
                 Ok((root, source)) => {
+                    places.good.borrow_mut().insert(path);
                     let evidence = known.entry((root, bundle.product)).or_default();
                     evidence.sources.push(source);
                     evidence.claims.extend(bundle.claims);
@@ -169,6 +173,9 @@ impl Places<'_> {
 
     /// Whether a file is a bundle of a project that is trusted.
     pub(super) fn check_file(&self, path: &Path) -> Result<(), CommandError> {
+        if self.good.borrow().contains(path) {
+            return Ok(());
+        }
         let bundle = read_bundle(path)?;
         self.check(&name_of(path), &bundle)?;
         Ok(())

@@ -3,6 +3,7 @@
 mod judges;
 mod report;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -94,6 +95,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
         repository: args.repository.as_deref(),
         offline: args.offline,
         ui,
+        good: RefCell::default(),
     };
     let mut outcomes = Vec::new();
     let mut files = Vec::new();
