@@ -100,7 +100,8 @@ pub fn from_mirror(
     let state = State::load(&home.repository())?;
     let known = verify::Source { origin: Origin::Memory, copies: state.copies() };
     let whole = repository::check(files, state.newest_root()?, &[known], Extent::Metadata, now, progress)?;
-    let serial = served_serial(files, &whole)?;
+    // What it serves is no older than what the home knows, so that both are one.
+    let serial = whole.project.serial();
     if serial == state.serial() {
         return Ok(Imported { before: serial, serial });
     }
@@ -118,14 +119,6 @@ pub fn from_mirror(
     home.journal()?.append(now, Event::Import { from: files.place(), serial, numbers })?;
     pending.commit(&publication)?;
     Ok(Imported { before: state.serial(), serial })
-}
-
-fn served_serial(files: &Arc<dyn Files>, whole: &Whole) -> Result<u64, ImportError> {
-    let timestamp = whole.served.copies.timestamp.as_deref().unwrap_or_default();
-    let metadata = Metadata::<sigstore_tuf::Timestamp>::from_slice(timestamp).map_err(|source| {
-        Rejection::Metadata { origin: Origin::Repository(files.place()), file: "timestamp.json".to_owned(), source }
-    })?;
-    Ok(metadata.signed().version)
 }
 
 /// Copies what a verified repository names into a publication.
@@ -157,8 +150,8 @@ impl Copy<'_> {
             for (version, artifacts) in &listed.releases {
                 self.release(home, state, product, version, artifacts.values())?;
             }
-            let path = format!("bundles/{product}{}", bundle::SUFFIX);
-            self.small(&path, bundle::MAX_BUNDLE, true)?;
+            let path = layout::bundle(product).map_err(no_place)?;
+            self.small(path.as_str(), bundle::MAX_BUNDLE, true)?;
             listings.push((product.clone(), listed.clone()));
         }
         let page = index::render(home.policy.repository.get_ref(), home.policy.site.as_deref(), &listings);

@@ -27,20 +27,7 @@ pub struct NameError {
 /// assert_eq!(release::manifest::names::printable("a\u{1b}[2Jb"), r"a\u{1b}[2Jb");
 /// ```
 pub fn printable(text: &str) -> String {
-    const SHOWN: usize = 80;
-    let mut out = String::new();
-    for (count, c) in text.chars().enumerate() {
-        if count == SHOWN {
-            out.push_str("...");
-            break;
-        }
-        if c == ' ' || c.is_ascii_graphic() {
-            out.push(c);
-        } else {
-            out.extend(c.escape_default());
-        }
-    }
-    out
+    escaped(text, 80, |c| c != ' ' && !c.is_ascii_graphic())
 }
 
 /// Makes a message that may quote foreign text safe for one line: what
@@ -50,14 +37,18 @@ pub fn printable(text: &str) -> String {
 /// assert_eq!(release::manifest::names::one_line("Zoë\n\u{202e}"), "Zoë\\n\\u{202e}");
 /// ```
 pub fn one_line(text: &str) -> String {
-    const SHOWN: usize = 4000;
+    escaped(text, 4000, is_hidden)
+}
+
+/// At most `shown` characters of a text, with those that `is_bad` escaped.
+fn escaped(text: &str, shown: usize, is_bad: impl Fn(char) -> bool) -> String {
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {
-        if count == SHOWN {
+        if count == shown {
             out.push_str("...");
             break;
         }
-        if is_hidden(c) {
+        if is_bad(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
