@@ -23,7 +23,6 @@ use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::bundle;
 use crate::manifest::dsse;
-use crate::manifest::json;
 use crate::manifest::names::NameError;
 use crate::manifest::release;
 use crate::progress;
@@ -36,6 +35,7 @@ use crate::repository::index;
 use crate::repository::layout;
 use crate::transport::Files;
 use crate::transport::TransportError;
+use crate::tuf;
 use crate::verify;
 use crate::verify::Origin;
 use crate::verify::Rejection;
@@ -201,8 +201,7 @@ impl Copy<'_> {
     }
 
     fn add_numbered(&mut self, role: &str, file: &[u8]) -> Result<(), ImportError> {
-        let value = json::from_slice(file).unwrap_or_default();
-        let number = value["signed"]["version"].as_u64().unwrap_or_default();
+        let number = tuf::number_of(file).unwrap_or_default();
         self.add(layout::metadata(number, role), file)
     }
 

@@ -151,8 +151,7 @@ fn fetch_bundle(
     wanted: &[Artifact],
     folder: &Path,
 ) -> Result<(), CommandError> {
-    let name = format!("{product}{}", bundle::SUFFIX);
-    let path = format!("bundles/{name}");
+    let path = bundle::current_path(product);
     let place = format!("{}/{path}", files.place());
     let Some(bytes) = files.read(&path, bundle::MAX_BUNDLE)? else {
         return Err(Rejection::File { place, reason: "is missing".to_owned() }.into());
@@ -163,7 +162,7 @@ fn fetch_bundle(
     for artifact in wanted {
         judge.judge(&subject_of(artifact), Timestamp::now())?;
     }
-    write_whole(&folder.join(&name), |file| file.write_all(&bytes))
+    write_whole(&folder.join(bundle::current(product)), |file| file.write_all(&bytes))
 }
 
 /// The repository to ask, and the root that it was recorded with.

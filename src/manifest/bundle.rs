@@ -30,6 +30,16 @@ pub const MAX_BUNDLE: u64 = 32 << 20;
 /// What a bundle's file name ends with.
 pub const SUFFIX: &str = ".bundle.json";
 
+/// The file name of the bundle of a product's current releases.
+pub fn current(product: &Product) -> String {
+    format!("{product}{SUFFIX}")
+}
+
+/// Where a repository has [`current`].
+pub fn current_path(product: &Product) -> String {
+    format!("bundles/{}", current(product))
+}
+
 /// The members that this program understands.
 const MEMBERS: [&str; 10] =
     ["claims", "product", "required", "role", "root", "snapshot", "targets", "timestamp", "type", "version"];

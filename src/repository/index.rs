@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::manifest::Product;
+use crate::manifest::bundle;
 use crate::tuf::ProductRole;
 
 /// Renders the page.
@@ -33,8 +34,8 @@ pub fn render(repository: &str, site: Option<&str>, products: &[(Product, Produc
             page.push_str("</ul>\n</li>\n");
         }
         page.push_str("</ul>\n");
-        let bundle = format!("{product}{}", crate::manifest::bundle::SUFFIX);
-        let _ = writeln!(page, "<p>To verify them without network: <a href=\"bundles/{bundle}\">{bundle}</a></p>");
+        let (bundle, path) = (bundle::current(product), bundle::current_path(product));
+        let _ = writeln!(page, "<p>To verify them without network: <a href=\"{path}\">{bundle}</a></p>");
     }
     page.push_str("</body>\n</html>\n");
     page.into_bytes()

@@ -86,7 +86,7 @@ pub fn release(product: &Product, version: &Version, file: &str) -> Result<RepoP
 /// # Errors
 /// None for a valid product.
 pub fn bundle(product: &Product) -> Result<RepoPath, NameError> {
-    format!("bundles/{product}{}", crate::manifest::bundle::SUFFIX).parse()
+    crate::manifest::bundle::current_path(product).parse()
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use super::Trust;
 use crate::manifest::Bundle;
 use crate::manifest::Sha256;
 use crate::manifest::bundle;
-use crate::manifest::json;
 use crate::tuf::Copies;
+use crate::tuf::number_of;
 use crate::tuf::read_plain;
 
 /// The folder that holds what was seen under one pinned root.
@@ -112,10 +112,6 @@ fn recall_one(path: &Path) -> Result<Copies, String> {
         copies.roots.insert(number, root);
     }
     Ok(copies)
-}
-
-fn number_of(file: &[u8]) -> Option<u64> {
-    json::from_slice_strict(file).ok()?["signed"]["version"].as_u64()
 }
 
 /// Root number, then the number of the timestamp.

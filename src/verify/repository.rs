@@ -34,6 +34,7 @@ use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Silent;
 use crate::progress::Stage;
+use crate::tuf;
 use crate::tuf::Client;
 use crate::tuf::Files;
 use crate::tuf::TransportError;
@@ -176,10 +177,10 @@ pub fn check(
             }
         }
         if !trust.listing().releases.is_empty() {
-            let path = format!("bundles/{product}{}", bundle::SUFFIX);
+            let path = bundle::current_path(&product);
             let bundle = check_bundle(files.as_ref(), &path, pinned_root)?;
             // A push brings it before the timestamp, so that it is never older.
-            let offered = Project::establish(pinned_root, &[bundle])?.serial();
+            let offered = bundle.copies.timestamp.as_deref().and_then(tuf::number_of).unwrap_or_default();
             if offered < project.serial() {
                 let origin = Origin::Repository(files.place());
                 return Err(Rejection::RolledBack { origin, file: path, offered, seen: project.serial() }.into());
