@@ -37,6 +37,7 @@ use crate::openpgp::Certificate;
 use crate::openpgp::OpenPgpError;
 use crate::policy::Policy;
 use crate::policy::RoleEntry;
+use crate::policy::Sandbox;
 use crate::policy::Terminal;
 use crate::progress::Progress;
 use crate::repository::RepositoryError;
@@ -300,13 +301,20 @@ fn terminal_file(request: &Request<'_>, keys: &BTreeSet<KeyName>) -> String {
     for name in keys {
         let _ = writeln!(text, "{} = {{ file = \"{}\" }}", toml_key(name.as_str()), key_file(name));
     }
+    text.push_str("\n# How builds are confined.\n[sandbox]\n");
     if !request.toolchains.is_empty() {
-        text.push_str("\n# Folders that builds see besides /usr, read-only.\n[sandbox]\ntoolchains = [\n");
+        text.push_str("# Folders that they see besides /usr, read-only.\ntoolchains = [\n");
         for (path, name) in request.toolchains {
             let _ = writeln!(text, "    {{ path = {}, at = \"/opt/{name}\" }},", quoted(path));
         }
         text.push_str("]\n");
     }
+    let Sandbox { time, memory, processes, disk, artifact, log, .. } = Sandbox::default();
+    let _ = write!(
+        text,
+        "# What one build may take, unless another limit is set.\n# time = \"{time}\"\n# memory = \"{memory}\"\n\
+         # processes = {processes}\n# disk = \"{disk}\"\n# artifact = \"{artifact}\"\n# log = \"{log}\"\n"
+    );
     for (name, path) in request.mirrors {
         let _ = write!(text, "\n[mirror.{}]\npath = {}\n", toml_key(name.as_str()), quoted(path));
     }

@@ -132,6 +132,13 @@ impl Program {
         self
     }
 
+    /// Lets it read from a pipe. Whoever holds the other end can wait with the end.
+    #[must_use]
+    pub fn stdin(mut self, pipe: io::PipeReader) -> Self {
+        self.command.stdin(pipe);
+        self
+    }
+
     /// Runs it and collects what it prints. An exit status other than zero is
     /// no error here.
     ///

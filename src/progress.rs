@@ -51,6 +51,8 @@ pub enum Event<'a> {
         /// What came out.
         evidence: Evidence<'a>,
     },
+    /// How something is done, for those who want to know.
+    Detail(&'a str),
     /// A program was started.
     Program(&'a str),
     /// A file was requested.

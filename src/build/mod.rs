@@ -5,12 +5,15 @@
 //! home, no token, no network, and what it leaves is looked at only after all
 //! its processes are gone.
 
+mod cgroup;
 mod compare;
 mod environment;
+mod limits;
 mod sandbox;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::io::Seek;
@@ -21,6 +24,9 @@ use std::process::ExitStatus;
 use std::time::Duration;
 use std::time::Instant;
 
+use cgroup::Group;
+use limits::Limits;
+use limits::Watch;
 use rustix::io::Errno;
 
 use crate::manifest::Artifact;
@@ -28,13 +34,18 @@ use crate::manifest::FileName;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
+use crate::manifest::names::printable;
 use crate::manifest::names::quoted;
 use crate::policy::Recipe;
+use crate::policy::Sandbox;
+use crate::policy::Size;
 use crate::process::ProcessError;
 use crate::progress::Event;
 use crate::progress::Progress;
 
+pub use cgroup::is_systemd;
 pub use environment::Environment;
+pub use limits::Reached;
 
 /// How many of the last lines of a log are shown when a build fails.
 const TAIL: usize = 20;
@@ -55,7 +66,9 @@ pub struct Request<'a> {
     pub environment: &'a Environment,
     /// `SOURCE_DATE_EPOCH`.
     pub epoch: i64,
-    /// The folder to work in; logs stay there.
+    /// How much the build may take.
+    pub sandbox: &'a Sandbox,
+    /// The folder to work in, in the home's folder of cuts; logs stay there.
     pub work: &'a Path,
     /// The folder that artifacts go to, under their published names.
     pub stage: &'a Path,
@@ -98,6 +111,31 @@ pub enum BuildError {
         /// The last lines of it, printable.
         tail: Vec<String>,
     },
+    /// It reached a limit.
+    #[error("the build was stopped: it {reached}; its log is {}{}", .log.display(), tail_of(.tail))]
+    Limit {
+        /// Which.
+        reached: Reached,
+        /// Its log.
+        log: PathBuf,
+        /// The last lines of it, printable.
+        tail: Vec<String>,
+    },
+    /// Nothing here bounds memory and processes.
+    #[error(
+        "this terminal cannot bound the memory and the processes of a build, so nothing was built: {}",
+        .tried.join("; ")
+    )]
+    NoGroup {
+        /// What was tried, and why it did not work.
+        tried: Vec<String>,
+        /// Where root could make some: two folders for version 1, one for version
+        /// 2, or none.
+        hierarchies: Vec<PathBuf>,
+    },
+    /// Processes of the build cannot be ended.
+    #[error("processes of the build do not end, so nothing of it is used: {0}")]
+    Undead(String),
     /// An input is not there.
     #[error("input {} (sha256 {sha256}) is not in the home; put it at {}", quoted(.path), .file.display())]
     NoInput {
@@ -129,6 +167,16 @@ pub enum BuildError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The build left a larger file than is allowed here.
+    #[error("the build left {} with {length} bytes; an artifact has at most {limit}", quoted(.path))]
+    TooLarge {
+        /// The path in the recipe.
+        path: String,
+        /// Its size in bytes.
+        length: u64,
+        /// The limit.
+        limit: Size,
+    },
     /// A second build gave other bytes.
     #[error("a second build gave other bytes for {}{}", .files.join(", "), .difference.as_deref().map_or_else(String::new, |text| format!(":\n{text}")))]
     NotReproducible {
@@ -155,7 +203,11 @@ impl BuildError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::WrongInput { .. } | Self::InputInTheWay(_) | Self::Artifact { .. } | Self::NotReproducible { .. }
+            Self::WrongInput { .. }
+                | Self::InputInTheWay(_)
+                | Self::Artifact { .. }
+                | Self::TooLarge { .. }
+                | Self::NotReproducible { .. }
         )
     }
 }
@@ -171,7 +223,7 @@ pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, Buil
     let first = Attempt { number: 1, folder: request.work.join("build-1") };
     first.run(request, progress)?;
     let ended = Instant::now();
-    let outputs = first.collect(request.recipe)?;
+    let outputs = first.collect(request)?;
     crate::home::step("build.first");
     if request.recipe.reproducible {
         // Everything that must not matter differs: the path outside (also in
@@ -180,7 +232,7 @@ pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, Buil
         // A build that writes down the time must not be quick enough to hide it.
         std::thread::sleep(Duration::from_secs(1).saturating_sub(ended.elapsed()));
         second.run(request, progress)?;
-        let again = second.collect(request.recipe)?;
+        let again = second.collect(request)?;
         compare::same(&outputs, &again, progress)?;
         second.clear()?;
     }
@@ -222,29 +274,35 @@ impl Attempt {
         tree::unpack(request.tar, &self.source())?;
         tree::unpack(request.tar, &self.build())?;
         place_inputs(request, &self.build())?;
-        let log = request.work.join(format!("build-{}.log", self.number));
-        let mut file = File::create(&log).map_err(|error| BuildError::io(&log, error))?;
-        let mut tail = std::collections::VecDeque::new();
         let what = format!("{} {}, build {}", request.product, request.version, self.number);
         progress.event(Event::Begin { stage: crate::progress::Stage::Build, what: &what });
-        let program = sandbox::program(request, self.number, &self.source(), &self.build())?;
-        let status = program.lines(progress, |line| {
-            file.write_all(line)?;
-            let text = crate::manifest::names::printable(String::from_utf8_lossy(line).trim_end());
-            progress.event(Event::Output(&text));
-            if tail.len() == TAIL {
-                tail.pop_front();
-            }
-            tail.push_back(text);
-            Ok(())
-        })?;
-        if status.success() { Ok(()) } else { Err(BuildError::Failed { status, log, tail: tail.into() }) }
+        let limits = Limits::now(request.sandbox, request.work)?;
+        let cuts = request.work.parent().unwrap_or(request.work);
+        let mut group = Group::make(cuts, limits.bounds(), progress)?;
+        progress.event(Event::Detail(&format!("Build {}: {limits}; by {group}", self.number)));
+        let start = group.start().map_err(|error| BuildError::io(request.work, error))?;
+        let program = sandbox::program(start, request, self.number, &self.source(), &self.build())?;
+        let mut log = Log::create(request.work.join(format!("build-{}.log", self.number)), limits.log)?;
+        let watch = Watch::begin(&limits, &group, request.work)?;
+        let status = watch.during(|| program.lines(progress, |line| log.line(line, &watch, progress)));
+        let reached = watch.reached().cloned();
+        group.close()?;
+        let (log, tail) = (log.path, log.tail.into());
+        if let Some(reached) = reached {
+            // It may be the disk that is needed.
+            self.clear()?;
+            return Err(BuildError::Limit { reached, log, tail });
+        }
+        let status = status?;
+        if status.success() { Ok(()) } else { Err(BuildError::Failed { status, log, tail }) }
     }
 
-    fn collect(&self, recipe: &Recipe) -> Result<Vec<Output>, BuildError> {
+    fn collect(&self, request: &Request<'_>) -> Result<Vec<Output>, BuildError> {
         let root = self.build();
         let root = root.canonicalize().map_err(|error| BuildError::io(&root, error))?;
-        recipe
+        let limit = request.sandbox.artifact;
+        request
+            .recipe
             .artifacts
             .iter()
             .map(|wanted| {
@@ -253,6 +311,9 @@ impl Attempt {
                 let file = tree::open_inside(&root, &wanted.path).map_err(|error| match error {
                     Errno::NOENT | Errno::NOTDIR => refuse("there is none"),
                     Errno::LOOP | Errno::XDEV => refuse("a link leads to it"),
+                    // A socket, and a device that does not exist.
+                    Errno::NXIO => refuse("it is not a plain file"),
+                    Errno::ACCESS => refuse("it cannot be read"),
                     error => BuildError::io(&path, error.into()),
                 })?;
                 let metadata = file.metadata().map_err(|error| BuildError::io(&path, error))?;
@@ -261,6 +322,10 @@ impl Attempt {
                 }
                 if metadata.len() == 0 {
                     return Err(refuse("it is empty"));
+                }
+                let length = metadata.len();
+                if length > limit.bytes() {
+                    return Err(BuildError::TooLarge { path: wanted.path.clone(), length, limit });
                 }
                 let (sha256, length) =
                     Sha256::of_reader(&file, &mut |_| {}).map_err(|error| BuildError::io(&path, error))?;
@@ -272,6 +337,42 @@ impl Attempt {
 
     fn clear(&self) -> Result<(), BuildError> {
         tree::clear(&self.folder)
+    }
+}
+
+/// What a build prints: bounded on disk, and its end in memory.
+struct Log {
+    path: PathBuf,
+    file: File,
+    limit: Size,
+    written: u64,
+    tail: VecDeque<String>,
+}
+
+impl Log {
+    fn create(path: PathBuf, limit: Size) -> Result<Self, BuildError> {
+        let file = File::create(&path).map_err(|error| BuildError::io(&path, error))?;
+        Ok(Self { path, file, limit, written: 0, tail: VecDeque::new() })
+    }
+
+    /// Takes a line. What comes after the end of the log is dropped.
+    fn line(&mut self, line: &[u8], watch: &Watch<'_>, progress: &dyn Progress) -> io::Result<()> {
+        if watch.reached().is_some() {
+            return Ok(());
+        }
+        self.written += line.len() as u64;
+        if self.written > self.limit.bytes() {
+            watch.stop("log", format!("printed more than {}", self.limit));
+            return writeln!(self.file, "\n[the build printed more than {}: the log was cut off here]", self.limit);
+        }
+        self.file.write_all(line)?;
+        let text = printable(String::from_utf8_lossy(line).trim_end());
+        progress.event(Event::Output(&text));
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(text);
+        Ok(())
     }
 }
 

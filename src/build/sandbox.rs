@@ -12,7 +12,12 @@ use std::path::PathBuf;
 use super::BuildError;
 use super::Request;
 use super::tree;
+use crate::process;
+use crate::process::ProcessError;
 use crate::process::Program;
+
+/// The program that makes the sandbox.
+const BUBBLEWRAP: &str = "bwrap";
 
 /// The user and group that a build of root runs as: from the range that
 /// systemd keeps for dynamic users, and in nobody's possession.
@@ -41,8 +46,20 @@ struct Bind {
     writable: bool,
 }
 
-/// The program that runs the recipe's commands.
-pub(super) fn program(request: &Request<'_>, number: u32, source: &Path, build: &Path) -> Result<Program, BuildError> {
+/// The program that runs the recipe's commands, after `start`.
+///
+/// # Errors
+/// bubblewrap is not installed, or the folder cannot be given to the build.
+pub(super) fn program(
+    start: Program,
+    request: &Request<'_>,
+    number: u32,
+    source: &Path,
+    build: &Path,
+) -> Result<Program, BuildError> {
+    if !process::is_installed(BUBBLEWRAP) {
+        return Err(ProcessError::Missing(BUBBLEWRAP.to_owned()).into());
+    }
     let etc = write_etc(request.work)?;
     let bind = |outside: PathBuf, inside: &str, writable| Bind { outside, inside: inside.to_owned(), writable };
     let mut binds = vec![
@@ -55,21 +72,17 @@ pub(super) fn program(request: &Request<'_>, number: u32, source: &Path, build: 
         binds.push(bind(toolchain.path.clone(), &toolchain.at, false));
     }
 
-    let as_root = rustix::process::geteuid().is_root();
-    let mut program = if as_root {
+    let mut program = start;
+    if rustix::process::geteuid().is_root() {
         tree::give_to(build, BUILD_ID)?;
-        as_nobody(&mut binds)
-    } else {
-        Program::new(first_word(number))
-    };
-    if as_root {
-        program = program.arg(first_word(number));
+        program = as_nobody(program, &mut binds);
     }
     if number == 2 {
         // One processor: a build whose result depends on the number shows it.
-        program = program.args(["--cpu-list", &one_processor(), "bwrap"]);
+        program = program.args(["taskset", "--cpu-list", &one_processor()]);
     }
     program = program
+        .arg(BUBBLEWRAP)
         .args(["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"])
         .args(["--clearenv", "--cap-drop", "ALL", "--uid", INSIDE_ID, "--gid", INSIDE_ID])
         .args(["--hostname", if number == 2 { "second" } else { "build" }])
@@ -88,12 +101,6 @@ pub(super) fn program(request: &Request<'_>, number: u32, source: &Path, build: 
     Ok(program.args(["--", "/bin/sh", "-c"]).arg(script(&request.recipe.script)))
 }
 
-/// The program that makes the sandbox; for the second build it is started on
-/// one processor.
-fn first_word(number: u32) -> &'static str {
-    if number == 2 { "taskset" } else { "bwrap" }
-}
-
 /// The first processor that this process may use.
 fn one_processor() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -104,11 +111,11 @@ fn one_processor() -> String {
 
 /// The outer bubblewrap, up to where the inner one begins. Changes the binds to
 /// where they then are.
-fn as_nobody(binds: &mut [Bind]) -> Program {
+fn as_nobody(start: Program, binds: &mut [Bind]) -> Program {
     // The namespace of processes ends them all when this bubblewrap is killed: it
     // gives up its capabilities, and may then not kill another user's process.
-    let mut outer =
-        Program::new("bwrap").args(["--unshare-pid", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", STAGING]);
+    let mut outer = start.arg(BUBBLEWRAP);
+    outer = outer.args(["--unshare-pid", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", STAGING]);
     for (index, bind) in binds.iter_mut().enumerate() {
         let staged = PathBuf::from(format!("{STAGING}/{index}"));
         let how = if bind.writable { "--bind" } else { "--ro-bind" };

@@ -171,6 +171,7 @@ impl Cut<'_> {
                     inputs: &|sha256| self.home.input(sha256),
                     environment: &environment,
                     epoch: pin.commit_time,
+                    sandbox: &self.home.terminal.sandbox,
                     work: folder,
                     stage,
                 },

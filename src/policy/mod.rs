@@ -7,6 +7,7 @@
 
 mod policy_file;
 pub mod recipe;
+mod sandbox;
 mod terminal;
 mod text;
 
@@ -17,8 +18,12 @@ pub use policy_file::ProductPolicy;
 pub use policy_file::RoleEntry;
 pub use recipe::Recipe;
 pub use recipe::RecipeArtifact;
+pub use sandbox::Processes;
+pub use sandbox::Sandbox;
+pub use sandbox::Size;
+pub use sandbox::Time;
+pub use sandbox::Toolchain;
 pub use terminal::MirrorEntry;
 pub use terminal::Terminal;
-pub use terminal::Toolchain;
 pub use text::ConfigError;
 pub use text::Span;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
+use super::text::with_unit;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::Line;
@@ -20,9 +21,9 @@ use crate::manifest::Version;
 /// The version of `policy.toml` that this program reads.
 const VERSION: u32 = 1;
 /// A day, as expiry periods count it.
-const DAY: i64 = 24 * 60 * 60;
+const DAY: u32 = 24 * 60 * 60;
 /// The longest time that users may be kept from noticing that nothing is new.
-const MAX_ONLINE_DAYS: i64 = 90;
+const MAX_ONLINE_DAYS: u32 = 90;
 
 /// A checked policy.
 #[derive(Debug, Clone, Deserialize)]
@@ -144,29 +145,23 @@ fn one() -> u32 {
 /// A period: `90d`, `12h`, `1y` (365 days).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Period(i64);
+pub struct Period(u32);
 
 impl Period {
     /// As a duration.
     pub fn duration(self) -> SignedDuration {
-        SignedDuration::from_secs(self.0)
+        SignedDuration::from_secs(i64::from(self.0))
     }
 }
 
 impl TryFrom<String> for Period {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        let mistake = || format!("`{text}` is not a period such as \"90d\", \"12h\" or \"1y\"");
-        let unit = text.chars().last().ok_or_else(mistake)?;
-        let seconds = match unit {
-            'y' => 365 * DAY,
-            'd' => DAY,
-            'h' => 60 * 60,
-            _ => return Err(mistake()),
-        };
-        let count: u32 = text[..text.len() - 1].parse().map_err(|_| mistake())?;
-        match i64::from(count) * seconds {
-            total if (1..=20 * 365 * DAY).contains(&total) => Ok(Self(total)),
+        let day = u64::from(DAY);
+        let seconds = with_unit(&text, &[("h", 60 * 60), ("d", day), ("y", 365 * day)])
+            .ok_or_else(|| format!("`{text}` is not a period such as \"90d\", \"12h\" or \"1y\""))?;
+        match u32::try_from(seconds) {
+            Ok(seconds) if (1..=20 * 365 * DAY).contains(&seconds) => Ok(Self(seconds)),
             _ => Err(format!("`{text}` is not between one hour and 20 years")),
         }
     }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::sandbox::Sandbox;
 use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
-use crate::manifest::FileName;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
 
@@ -41,26 +41,6 @@ pub struct TokenEntry {
     pub file: PathBuf,
 }
 
-/// How builds are confined.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sandbox {
-    /// Folders that builds see besides `/usr`.
-    #[serde(default)]
-    pub toolchains: Vec<Toolchain>,
-}
-
-/// A folder that builds see, read-only.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Toolchain {
-    /// The folder on this machine.
-    pub path: Span<PathBuf>,
-    /// Where builds see it, below `/opt`. Its `bin` is on their PATH, or it
-    /// itself where that is its name.
-    pub at: Span<String>,
-}
-
 /// A mirror: a local folder.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,16 +60,7 @@ impl Terminal {
         if *terminal.version.get_ref() != VERSION {
             return Err(text.error(&terminal.version, "written for another version of release"));
         }
-        for toolchain in &terminal.sandbox.toolchains {
-            if !toolchain.path.get_ref().is_absolute() {
-                return Err(text.error(&toolchain.path, "the folder of a toolchain is an absolute path"));
-            }
-            let at = toolchain.at.get_ref();
-            let plain = |segment: &str| segment.parse::<FileName>().is_ok();
-            if !at.strip_prefix("/opt/").is_some_and(|below| below.split('/').all(plain)) {
-                return Err(text.error(&toolchain.at, "builds see toolchains below /opt"));
-            }
-        }
+        terminal.sandbox.check(&text)?;
         Ok(terminal)
     }
 }

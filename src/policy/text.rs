@@ -84,6 +84,13 @@ impl Text {
     }
 }
 
+/// A number with one of these units right behind it, multiplied, if it is one.
+pub(super) fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
 /// serde says "unknown field `a`, expected one of `b`, `c`": finds the nearest
 /// of the expected ones.
 fn unknown_word(message: &str) -> Option<String> {

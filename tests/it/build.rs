@@ -90,10 +90,14 @@ fn a_failed_build_shows_the_end_of_its_log() {
 
 #[test]
 fn outputs_that_are_no_plain_files_are_refused() {
+    const SOCKET: &str =
+        "rm out/kestrel; python3 -c 'from socket import *; socket(AF_UNIX).bind(\"out/kestrel\")'; test -S out/kestrel";
     for (script, why) in [
         ("ln -sf /etc/hostname out/kestrel", "a link leads to it"),
         ("rm out/kestrel; mkfifo out/kestrel", "it is not a plain file"),
         ("rm out/kestrel; mkdir out/kestrel", "it is not a plain file"),
+        ("ln -sf /dev/zero out/kestrel", "a link leads to it"),
+        (SOCKET, "it is not a plain file"),
         ("rm out/kestrel", "there is none"),
         (": > out/kestrel", "it is empty"),
         ("mv out real; ln -s real out", "a link leads to it"),
@@ -140,6 +144,10 @@ fn nothing_of_a_build_outlives_a_killed_cut() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(wait_until(&|| running() == 0), "processes of the build are left");
+    // The next cut removes the control group that is left.
+    let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+    lab.write("home/terminal.toml", terminal.replace("[sandbox]\n", "[sandbox]\ntime = \"1s\"\n"));
+    lab.cut("1.0").exits(1).says("took longer than 1s");
 }
 
 #[test]

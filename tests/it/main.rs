@@ -16,6 +16,7 @@ mod fuzz;
 mod hostile;
 mod interop;
 mod invariants;
+mod limits;
 mod outside;
 mod own;
 mod properties;

@@ -1,10 +1,13 @@
 //! What to do when a cut stops: the state that it left, and the next command.
 
+use std::path::PathBuf;
+
 use super::CommandError;
 use super::FAILED;
 use super::install;
 use super::shell_path;
 use crate::build::BuildError;
+use crate::build::is_systemd;
 use crate::cut::CutError;
 use crate::home::CutState;
 use crate::home::Home;
@@ -126,6 +129,9 @@ impl Stop<'_> {
                 ),
                 "if the source is at fault, mend it there",
             ),
+            BuildError::Limit { reached, .. } => self.more_of(reached.limit, result),
+            BuildError::TooLarge { .. } => self.more_of("artifact", result),
+            BuildError::NoGroup { hierarchies, .. } => self.again(give_groups(result, &hierarchies), again),
             BuildError::NotReproducible { .. } => self.give_up(
                 result,
                 "nothing was signed; both builds are kept in the folder of the cut. Mend the build at the source, or \
@@ -139,6 +145,17 @@ impl Stop<'_> {
             }
             _ => self.again(result, again),
         }
+    }
+
+    /// For builds that reached a limit.
+    fn more_of(&self, limit: &str, result: CommandError) -> CommandError {
+        let terminal = self.home.resolve("terminal.toml");
+        let why = format!(
+            "nothing was signed; if the build needs more, and this terminal has it, set `{limit}` under `[sandbox]` \
+             in {}, and use the same command again:",
+            shell_path(&terminal)
+        );
+        self.give_up(self.again(result, &why), "if the source is at fault, mend it there")
     }
 
     /// For mistakes in the source that no cut can get around.
@@ -186,4 +203,45 @@ impl Stop<'_> {
         let found = policies.read_dir().into_iter().flatten().flatten().map(|entry| entry.path().join(&name));
         shell_path(&found.filter(|path| path.exists()).last().unwrap_or_else(|| policies.join(&name)))
     }
+}
+
+/// How a machine comes to control groups that this user may use.
+fn give_groups(result: CommandError, hierarchies: &[PathBuf]) -> CommandError {
+    let user = rustix::process::geteuid();
+    if user.is_root() && hierarchies.is_empty() {
+        let mount = "mount -t cgroup2 cgroup2 /sys/fs/cgroup".to_owned();
+        return result.hint_lines("nothing was built; mount the kernel's control groups using:", &[mount]);
+    }
+    if user.is_root() {
+        return result.hint(
+            "nothing was built; this machine is a container without control groups of its own, or was booted without \
+             them: build on another one, or boot with `cgroup_enable=memory`",
+        );
+    }
+    let user = user.as_raw();
+    let nothing = "nothing was built; as root";
+    if is_systemd() {
+        let linger = format!("loginctl enable-linger {user}");
+        return result.hint_lines(&format!("{nothing}, have systemd manage this user's processes using:"), &[linger]);
+    }
+    let shell = rustix::process::getppid().map_or(0, rustix::process::Pid::as_raw_pid);
+    let mut lines = Vec::new();
+    for hierarchy in hierarchies {
+        let group = hierarchy.join(format!("release-{user}"));
+        let group = shell_path(&group);
+        let is_unified = hierarchies.len() == 1;
+        let own = if is_unified { format!("{group}/shell") } else { group.clone() };
+        lines.push(format!("mkdir -p {own}"));
+        if is_unified {
+            for above in [shell_path(hierarchy), group.clone()] {
+                lines.push(format!("echo '+memory +pids' > {above}/cgroup.subtree_control"));
+            }
+        }
+        lines.push(format!("chown -R {user} {group}"));
+        lines.push(format!("echo {shell} > {own}/cgroup.procs"));
+    }
+    if lines.is_empty() {
+        return result.hint(format!("{nothing}, mount the kernel's control groups, or release as root"));
+    }
+    result.hint_lines(&format!("{nothing}, give this shell control groups of its own using:"), &lines)
 }

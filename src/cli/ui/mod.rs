@@ -237,6 +237,11 @@ impl Progress for Ui {
                 self.with_bar(|bar| bar.set_message(shown.trim_matches('"').to_owned()));
             }
             Event::Done { evidence, .. } => self.evidence(&evidence),
+            Event::Detail(text) => {
+                if self.verbose {
+                    self.say(text);
+                }
+            }
             Event::Program(line) | Event::Request(line) => {
                 if self.verbose && !self.quiet {
                     // Not wrapped: somebody may want to run it.
