@@ -180,11 +180,7 @@ impl Policy {
     }
 
     fn check(&self, text: &Text) -> Result<(), ConfigError> {
-        if *self.version.get_ref() != VERSION {
-            let message =
-                if *self.version.get_ref() > VERSION { "written for a newer release" } else { "unknown version" };
-            return Err(text.error(&self.version, message));
-        }
+        text.check_version(&self.version, VERSION)?;
         for entry in self.keys.values() {
             check_path(text, &entry.public)?;
             if let Some(holder) = &entry.holder {

@@ -119,9 +119,7 @@ impl Recipe {
         };
         let text = Text::new(path, string.to_owned());
         let raw: Raw = text.parse()?;
-        if *raw.version.get_ref() != VERSION {
-            return Err(text.error(&raw.version, "written for another version of release"));
-        }
+        text.check_version(&raw.version, VERSION)?;
         let made_out = |name: &str| name.replace("{product}", product.as_str()).replace("{version}", version.as_str());
         let mut names = BTreeSet::new();
         let mut published = |at: &Span<String>, name: String| -> Result<FileName, ConfigError> {

@@ -57,9 +57,7 @@ impl Terminal {
     pub fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
         let text = Text::new(path, text);
         let terminal: Self = text.parse()?;
-        if *terminal.version.get_ref() != VERSION {
-            return Err(text.error(&terminal.version, "written for another version of release"));
-        }
+        text.check_version(&terminal.version, VERSION)?;
         terminal.sandbox.check(&text)?;
         Ok(terminal)
     }

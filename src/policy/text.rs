@@ -1,5 +1,6 @@
 //! TOML with errors that lead to the place and the right word.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::Path;
 
@@ -58,6 +59,18 @@ impl Text {
     /// A mistake at a value of this file.
     pub fn error<T>(&self, at: &Span<T>, message: impl fmt::Display) -> ConfigError {
         self.error_at(at.span().start, message.to_string(), None)
+    }
+
+    /// Refuses a file of another version than ours.
+    ///
+    /// # Errors
+    /// It is newer, or of a version that never was.
+    pub fn check_version(&self, found: &Span<u32>, ours: u32) -> Result<(), ConfigError> {
+        match found.get_ref().cmp(&ours) {
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(self.error(found, "written for a newer release")),
+            Ordering::Less => Err(self.error(found, "unknown version")),
+        }
     }
 
     /// A name that stands for nothing, and the names that would.

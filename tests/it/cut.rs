@@ -186,9 +186,18 @@ fn two_commands_do_not_write_at_once() {
     let file = fs::File::create(lab.path("home/lock")).unwrap();
     file.lock().unwrap();
     lab.write("home/lock", "`release cut kestrel 1.1`, process 1\n");
-    lab.with_keys(&["refresh"])
-        .exits(1)
-        .says("another command is at work in this home: `release cut kestrel 1.1`, process 1");
+    let before = lab.read("home/journal.jsonl");
+    for command in [
+        &["cut", "1.1", "--yes=1.1"][..],
+        &["refresh"],
+        &["publish"],
+        &["import", "--from", "here"],
+        &["abandon", "1.0", "--yes=1.0"],
+    ] {
+        let said = lab.with_keys(command).exits(1);
+        said.says("another command is at work in this home: `release cut kestrel 1.1`, process 1");
+    }
+    assert_eq!(lab.read("home/journal.jsonl"), before);
     lab.runs(&["status"]).exits(0);
     drop(file);
     lab.with_keys(&["refresh"]).exits(0);
@@ -340,8 +349,15 @@ fn a_clock_far_ahead_needs_a_person() {
     lab.travel("+730d");
     lab.with_keys(&["refresh"]).exits(1).says("but this terminal was last used on").says("--today");
     lab.with_keys(&["refresh", "--today", "2026-01-01"]).exits(1).says("you say that today is 2026-01-01");
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.cut("1.1").exits(1).says("but this terminal was last used on").says("--today").does_not_say("Fetched");
     lab.travel("-3d");
     lab.with_keys(&["refresh"]).exits(1).says("set the clock");
+    lab.cut("1.1").exits(1).says("set the clock").does_not_say("Fetched");
+    lab.travel("+0d");
+    lab.cut("1.1").exits(0);
     lab.travel("+46d");
     lab.with_keys(&["refresh", "--today", &today("+46d")]).exits(0);
     lab.with_keys(&["refresh"]).exits(0);
@@ -474,8 +490,37 @@ fn a_home_can_be_moved() {
 #[test]
 fn a_newer_releases_files_are_left_alone() {
     let lab = Lab::released();
-    lab.write("home/mirrors/here.json", "{\"version\":2}");
-    lab.runs(&["publish"]).exits(1).says("was written by a newer release");
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", "seal.begun")]);
+    for file in [
+        "cuts/kestrel-1.1/cut.json",
+        "publications/3.partial/seal.json",
+        "publications/2.json",
+        "mirrors/here.json",
+        "journal.jsonl",
+        "policy.toml",
+        "terminal.toml",
+    ] {
+        let path = format!("home/{file}");
+        let ours = lab.read(&path);
+        let text = String::from_utf8(ours.clone()).unwrap();
+        let newer = match text.rfind("\"version\":1") {
+            Some(at) => format!("{}\"version\":2{}", &text[..at], &text[at + 11..]),
+            None => text.replacen("version = 1", "version = 2", 1).replacen("version    = 1", "version = 2", 1),
+        };
+        assert_ne!(newer, text, "{file}");
+        lab.write(&path, &newer);
+        // A mirror that must be asked brings all of them into play.
+        let said = lab.cut("1.1");
+        assert!(matches!(said.code, Some(1 | 4)), "{file}: {said:?}");
+        said.says("a newer release").says(file.rsplit('/').next().unwrap());
+        assert_eq!(lab.read(&path), newer.as_bytes(), "{file}");
+        lab.write(&path, ours);
+    }
+    lab.cut("1.1").exits(0);
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.1");
 }
 
 #[test]
