@@ -48,11 +48,21 @@ pub enum AbandonError {
 pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp) -> Result<(), AbandonError> {
     Pending::finish_interrupted(home)?;
     let folder = home.cut(product, version);
-    let (no_product, no_version) = (product.clone(), version.clone());
-    let mut cut = CutState::load_of(&folder, product, version)?
-        .ok_or(AbandonError::NoCut { product: no_product, version: no_version })?;
+    let mut journal = home.journal()?;
+    let mut cut = match CutState::load_of(&folder, product, version)? {
+        Some(cut) => cut,
+        // Its folder was lost; keys may have signed for it.
+        None if journal.has_pinned(product, version) => CutState::new(product.clone(), version.clone(), now),
+        None => return Err(AbandonError::NoCut { product: product.clone(), version: version.clone() }),
+    };
     let purpose = format!("{product} {version}");
-    let pending = Pending::find(home)?.filter(|(_, other)| *other == purpose).map(|(serial, _)| serial);
+    let pending = if let Some((serial, other)) = Pending::find(home)? {
+        (other == purpose).then_some(serial)
+    } else {
+        // A seal that has lost its note is nobody's; its number is burned as well.
+        let next = journal.next_serial(crate::publish::newest(home)?);
+        journal.was_asked(&format!("snapshot {next}")).then_some(next)
+    };
     if cut.abandoned {
         // A crash may have left what was to be sealed.
         return pending.map_or(Ok(()), |serial| Ok(Pending::discard(home, serial)?));
@@ -64,8 +74,8 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
     if let Some(serial) = sealed {
         return Err(AbandonError::Sealed { product: product.clone(), version: version.clone(), serial });
     }
-    let mut journal = home.journal()?;
-    let number = cut.staged.as_ref().map(|staged| staged.number);
+    let staged = cut.staged.as_ref().map(|staged| staged.number);
+    let number = staged.or_else(|| journal.number_of(product, version));
     journal
         .append(now, Event::Abandon { product: product.clone(), release: version.clone(), number, serial: pending })?;
     cut.abandoned = true;

@@ -109,7 +109,7 @@ pub fn from_mirror(
     while let Some((begun, _)) = Pending::find(home)? {
         Pending::discard(home, begun)?;
     }
-    let pending = Pending::begin(home, serial, PURPOSE, now, false)?;
+    let pending = Pending::begin(home, serial, PURPOSE, now, None)?;
     let copy = Copy { files: files.as_ref(), pending: &pending, progress, names: Vec::new() };
     let names = copy.all(home, &state, &whole)?;
     let publication = pending.complete(names)?;

@@ -182,7 +182,7 @@ fn build(
     let made = make_keys(&policy, folder, &new, operator, now())?;
 
     let home = Home::open(folder)?;
-    let mut journal = home.journal()?;
+    let mut journal = Journal::begin(&home.journal_file());
     let root = sign_top_level(&home, &made, operator, &mut journal, now)?;
     Ok(Made { root, keys: made.into_keys().collect() })
 }

@@ -150,9 +150,10 @@ pub fn main() -> ExitCode {
     let ui = Ui::new(&cli.global);
     #[cfg(feature = "terminal")]
     let named_home = cli.global.named_home.clone();
-    match run(cli, &ui) {
+    match run(cli, &ui).and_then(|code| ui.check_printed(code)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
+            let error = error.with_remedy();
             #[cfg(feature = "terminal")]
             let error = match named_home {
                 Some(home) => error.in_home(&home),

@@ -127,9 +127,12 @@ pub enum CutError {
     /// The person stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    /// What the home's repository holds from before does not verify any more.
+    #[error("the home's repository is damaged; nothing was published: {0}")]
+    DamagedRepository(#[source] VerifyError),
     /// What was sealed does not verify. Nobody has seen it.
     #[error("the self-check failed; nothing was published: {0}")]
-    SelfCheck(VerifyError),
+    SelfCheck(#[source] VerifyError),
     /// A stock OpenPGP verifier refuses what was signed. Nobody has seen it.
     #[error("the self-check failed; nothing was published: {0}")]
     StockVerifier(#[from] OpenPgpError),

@@ -11,6 +11,7 @@ use super::Cut;
 use super::CutError;
 use super::Preview;
 use crate::home::CutState;
+use crate::home::HomeError;
 use crate::home::Journal;
 use crate::manifest::Pin;
 use crate::manifest::Sha256;
@@ -55,16 +56,20 @@ impl Cut<'_> {
     }
 
     /// The state of this cut: new, or as the last run left it.
-    pub(super) fn open_state(&self, folder: &Path, state: &State) -> Result<CutState, CutError> {
+    pub(super) fn open_state(&self, folder: &Path, state: &State, journal: &Journal) -> Result<CutState, CutError> {
         let place = Place { state, product: self.product, version: self.version };
-        let Some(mut cut) = CutState::load_of(folder, self.product, self.version)? else {
-            place.check_free()?;
-            return Ok(CutState::new(self.product.clone(), self.version.clone(), (self.now)()));
-        };
-        if cut.abandoned {
+        let known = CutState::load_of(folder, self.product, self.version)?;
+        if known.as_ref().is_some_and(|cut| cut.abandoned) || journal.has_abandoned(self.product, self.version) {
             let (product, version) = (self.product.clone(), self.version.clone());
             return Err(CutError::Abandoned { product, version });
         }
+        let Some(mut cut) = known else {
+            place.check_free()?;
+            if journal.was_asked(&self.claim_name()) {
+                return Err(HomeError::Missing(CutState::file(folder)).into());
+            }
+            return Ok(CutState::new(self.product.clone(), self.version.clone(), (self.now)()));
+        };
         if cut.sealed.is_none() {
             // A crash between sealing and noting it leaves the record of the seal.
             cut.sealed = publish::find(self.home, &self.purpose())?;

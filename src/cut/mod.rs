@@ -81,7 +81,7 @@ impl Cut<'_> {
 
         let folder = self.home.cut(self.product, self.version);
         let (stage, signing) = (folder.join("stage"), folder.join("signing"));
-        let mut cut = self.open_state(&folder, &state)?;
+        let mut cut = self.open_state(&folder, &state, &journal)?;
         if cut.sealed.is_none() {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
@@ -136,10 +136,11 @@ impl Cut<'_> {
         let state = State::load(&self.home.repository())?;
         let of_product = self.of_product()?;
         self.check_policy(&state)?;
-        check_clock(&self.home.journal()?, &state, (self.now)(), self.operator)?;
+        let journal = self.home.journal()?;
+        check_clock(&journal, &state, (self.now)(), self.operator)?;
         self.check_expiry(&state)?;
         let folder = self.home.cut(self.product, self.version);
-        let cut = self.open_state(&folder, &state)?;
+        let cut = self.open_state(&folder, &state, &journal)?;
         Place { state: &state, product: self.product, version: self.version }.check_free()?;
         publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
         let plan = Plan::new(self.home, self.product)?;

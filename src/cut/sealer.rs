@@ -8,6 +8,7 @@ use super::CutError;
 use crate::home;
 use crate::home::Event as Entry;
 use crate::home::Home;
+use crate::home::HomeError;
 use crate::home::Journal;
 use crate::manifest::Product;
 use crate::manifest::Publication;
@@ -18,14 +19,17 @@ use crate::progress::Evidence;
 use crate::progress::Progress;
 use crate::progress::Silent;
 use crate::progress::Stage;
+use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::seal;
 use crate::repository::seal::OnlineKey;
 use crate::repository::seal::SignedRelease;
+use crate::transport::Folder;
 use crate::tuf::Files;
 use crate::verify;
 use crate::verify::Origin;
+use crate::verify::VerifyError;
 use crate::verify::repository;
 use crate::verify::repository::Extent;
 
@@ -56,8 +60,8 @@ impl Sealer<'_> {
         journal: &mut Journal,
     ) -> Result<Publication, CutError> {
         let serial = journal.next_serial(state.serial());
-        let signed_before = journal.was_asked(&format!("snapshot {serial}"));
-        let pending = Pending::begin(self.home, serial, purpose, (self.now)(), signed_before)?;
+        let asked = journal.asked(&format!("snapshot {serial}"));
+        let pending = Pending::begin(self.home, serial, purpose, (self.now)(), asked)?;
         home::step("seal.begun");
         let publication = seal::prepare(self.home, state, &pending, release, top_level, online, journal)?;
         self.check(state, &pending, &publication, release.map(|release| release.product))?;
@@ -68,6 +72,23 @@ impl Sealer<'_> {
         pending.commit(&publication)?;
         self.operator.event(Event::Done { stage: Stage::Seal, evidence: Evidence::Sealed { serial } });
         Ok(publication)
+    }
+
+    /// Why a self-check failed: what was published before does not verify any
+    /// more, since files of the home were lost or changed, or what is new does not.
+    fn blame(&self, state: &State, error: VerifyError) -> CutError {
+        match publish::lost(self.home) {
+            Ok(None) => {}
+            Ok(Some(path)) => return HomeError::Missing(path).into(),
+            Err(error) => return error.into(),
+        }
+        let before: Arc<dyn Files> = Arc::new(Folder::new(state.folder()));
+        let root = state.first_root().unwrap_or_default();
+        let check = || repository::check(&before, root, &[], Extent::Metadata, (self.now)(), &Silent);
+        match check() {
+            Err(damage) if state.serial() > 0 => CutError::DamagedRepository(damage),
+            _ => CutError::SelfCheck(error),
+        }
     }
 
     /// Verifies a publication before anybody sees it: as a new user from the
@@ -84,7 +105,7 @@ impl Sealer<'_> {
         let root = state.first_root()?;
         let before = verify::Source { origin: Origin::Memory, copies: state.copies() };
         let before = if state.serial() == 0 { Vec::new() } else { vec![before] };
-        let failed = CutError::SelfCheck;
+        let failed = |error| self.blame(state, error);
         self.operator.event(Event::Begin { stage: Stage::Check, what: &publication.purpose });
         let now = (self.now)();
         let mut count = 0;

@@ -71,7 +71,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Optio
 /// # Errors
 /// It cannot be read, is too long, or missing.
 pub fn read(path: &Path) -> Result<Vec<u8>, HomeError> {
-    read_if_there(path)?.ok_or_else(|| HomeError::io(path, io::ErrorKind::NotFound.into()))
+    read_if_there(path)?.ok_or_else(|| HomeError::Missing(path.to_owned()))
 }
 
 /// Reads a whole file of ours; `None` if there is none.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -93,12 +94,17 @@ impl CutState {
         }
     }
 
+    /// Where the state is, in the folder of a cut.
+    pub fn file(folder: &Path) -> PathBuf {
+        folder.join(FILE)
+    }
+
     /// Loads the state from the folder of a cut; `None` if there is none.
     ///
     /// # Errors
     /// It cannot be read, is damaged, or was written by a newer release.
     pub fn load(folder: &Path) -> Result<Option<Self>, HomeError> {
-        atomic::read_json(&folder.join(FILE), VERSION)
+        atomic::read_json(&Self::file(folder), VERSION)
     }
 
     /// Loads the state of one cut. Two products can share the name of a folder:
@@ -120,7 +126,7 @@ impl CutState {
     /// # Errors
     /// It cannot be written; the old state is as it was.
     pub fn save(&self, folder: &Path) -> Result<(), HomeError> {
-        atomic::write_json(&folder.join(FILE), self)
+        atomic::write_json(&Self::file(folder), self)
     }
 
     /// Whether the cut is neither finished nor given up.

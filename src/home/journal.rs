@@ -155,26 +155,26 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads a journal and checks its chain. A missing one is empty.
+    /// The journal of a home that is being made: nothing has happened.
+    pub fn begin(path: &Path) -> Self {
+        Self { path: path.to_owned(), events: Vec::new(), heads: BTreeSet::new(), head: Sha256::from([0; 32]), torn: 0 }
+    }
+
+    /// Reads a journal and checks its chain.
     ///
     /// # Errors
     /// It cannot be read, was written by a newer release, or its chain is
-    /// broken. A torn last line is no error; the next append cuts it off.
+    /// broken. So is a missing or empty one: without it nobody knows what keys
+    /// have signed. A torn last line is no error; the next append cuts it off.
     pub fn open(path: &Path) -> Result<Self, HomeError> {
         let damaged = |number: usize, reason: String| HomeError::Damaged {
             path: path.to_owned(),
             reason: format!("line {number}: {reason}"),
         };
-        let mut journal = Self {
-            path: path.to_owned(),
-            events: Vec::new(),
-            heads: BTreeSet::new(),
-            head: Sha256::from([0; 32]),
-            torn: 0,
-        };
+        let mut journal = Self::begin(path);
         let opened = open_plain(path).map_err(|error| HomeError::of_transport(path, error))?;
         let Some((file, _)) = opened else {
-            return Ok(journal);
+            return Err(HomeError::Missing(path.to_owned()));
         };
         // A journal grows for ever: line by line, memory is that of its events.
         let mut reader = BufReader::new(file);
@@ -201,6 +201,9 @@ impl Journal {
             journal.head = Sha256::of(line);
             journal.heads.insert(journal.head);
             journal.events.push((parsed.time, parsed.event));
+        }
+        if journal.events.is_empty() {
+            return Err(damaged(1, "there is none".to_owned()));
         }
         Ok(journal)
     }
@@ -251,8 +254,11 @@ impl Journal {
         bytes.push(b'\n');
         let append = || -> std::io::Result<()> {
             let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
+            let whole = file.metadata()?.len();
+            file.write_all(&bytes).and_then(|()| file.sync_all()).inspect_err(|_| {
+                // A full disk takes a part of the line; the next one must not follow it.
+                let _ = file.set_len(whole);
+            })
         };
         append().map_err(|source| HomeError::io(&self.path, source))?;
         self.head = head;
@@ -312,7 +318,52 @@ impl Journal {
 
     /// Whether a key was asked to sign under this name.
     pub fn was_asked(&self, what: &str) -> bool {
-        self.events().any(|event| matches!(event, Event::Ask { what: asked, .. } if asked == what))
+        self.asked(what).is_some()
+    }
+
+    /// When a key was first asked to sign under this name.
+    pub fn asked(&self, what: &str) -> Option<Timestamp> {
+        let asks = |event: &Event| matches!(event, Event::Ask { what: asked, .. } if asked == what);
+        self.events.iter().find(|(_, event)| asks(event)).map(|(time, _)| *time)
+    }
+
+    /// The publications that this home has sealed or taken over.
+    pub fn publications(&self) -> impl Iterator<Item = u64> {
+        self.events().filter_map(|event| match event {
+            Event::Seal { serial, .. } | Event::Import { serial, .. } => Some(*serial),
+            _ => None,
+        })
+    }
+
+    /// Whether a cut of this version has fixed what it builds.
+    pub fn has_pinned(&self, product: &Product, version: &Version) -> bool {
+        self.events().any(|event| {
+            matches!(event, Event::Pin { product: other, release, .. } if other == product && release == version)
+        })
+    }
+
+    /// Whether this version was given up.
+    pub fn has_abandoned(&self, product: &Product, version: &Version) -> bool {
+        self.events().any(|event| {
+            matches!(event, Event::Abandon { product: other, release, .. } if other == product && release == version)
+        })
+    }
+
+    /// The number under which keys were asked to sign the manifest that a person
+    /// has confirmed for this version.
+    pub fn number_of(&self, product: &Product, version: &Version) -> Option<u64> {
+        let confirmed = |digest: &Sha256| {
+            self.events().any(|event| {
+                matches!(event, Event::Confirm { product: other, release, manifest, .. }
+                    if other == product && release == version && manifest == digest)
+            })
+        };
+        self.events().find_map(|event| match event {
+            Event::Ask { what, digest, .. } if confirmed(digest) => {
+                what.strip_prefix(product.as_str())?.strip_prefix(' ')?.parse().ok()
+            }
+            _ => None,
+        })
     }
 }
 
@@ -329,7 +380,8 @@ mod tests {
     fn a_key_never_signs_two_payloads_under_one_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
-        ask(&mut Journal::open(&path).unwrap(), "kestrel 1", 1).unwrap();
+        assert!(Journal::open(&path).is_err(), "there is none");
+        ask(&mut Journal::begin(&path), "kestrel 1", 1).unwrap();
         let mut journal = Journal::open(&path).unwrap();
         ask(&mut journal, "kestrel 1", 1).unwrap();
         assert_eq!(journal.events().count(), 1);
@@ -341,7 +393,7 @@ mod tests {
     fn a_changed_line_breaks_the_chain_and_a_torn_one_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::begin(&path);
         for number in 0..3 {
             ask(&mut journal, &format!("kestrel {number}"), number).unwrap();
         }

@@ -73,6 +73,9 @@ pub enum HomeError {
         /// Why.
         source: io::Error,
     },
+    /// A file that must be there is not.
+    #[error("{} is missing", .0.display())]
+    Missing(PathBuf),
     /// A configuration file has a mistake.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -127,6 +130,15 @@ impl HomeError {
     /// An I/O error at a path.
     pub fn io(path: &Path, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Whether a file is not there.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Missing(_) => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
     }
 
     /// Sorts an error of a bounded reader: failing, or not a file of ours.
@@ -210,12 +222,17 @@ impl Home {
         Lock::take(&self.folder, command)
     }
 
+    /// The journal's file.
+    pub fn journal_file(&self) -> PathBuf {
+        self.folder.join("journal.jsonl")
+    }
+
     /// Opens the journal.
     ///
     /// # Errors
     /// It cannot be read, or its chain is broken.
     pub fn journal(&self) -> Result<Journal, HomeError> {
-        Journal::open(&self.folder.join("journal.jsonl"))
+        Journal::open(&self.journal_file())
     }
 
     /// All cuts that have a state, sorted by folder name.

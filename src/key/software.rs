@@ -64,7 +64,7 @@ impl SoftwareKey {
         let malformed = |reason: &str| KeyError::Malformed { path: path.to_owned(), reason: reason.to_owned() };
         let bytes = crate::transport::read_plain(path, MAX_FILE)
             .map_err(|error| malformed(&error.to_string()))?
-            .ok_or_else(|| KeyError::File { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() })?;
+            .ok_or_else(|| KeyError::File { path: path.to_owned(), source: rustix::io::Errno::NOENT.into() })?;
         let pem = Zeroizing::new(String::from_utf8(bytes).map_err(|_| malformed("it is not text"))?);
         if !pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
             return Err(malformed("it is not an encrypted PKCS#8 key"));

@@ -132,8 +132,8 @@ impl Mirror {
     fn copy(&self, name: &RepoPath, entry: &Entry, to: &Path, progress: &dyn Progress) -> Result<(), PublishError> {
         progress.event(Event::Request(name.as_str()));
         let from = self.repository.join(name.as_str());
-        let copy = || -> io::Result<()> {
-            let mut source = File::open(&from)?;
+        let mut source = File::open(&from).map_err(|error| PublishError::io(&from, error))?;
+        let mut copy = || -> io::Result<()> {
             let mut target = File::create(to)?;
             io::copy(&mut source, &mut target)?;
             target.set_permissions(fs::Permissions::from_mode(0o444))?;

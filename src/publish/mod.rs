@@ -153,9 +153,38 @@ struct Work {
 /// The newest publication of the home.
 ///
 /// # Errors
-/// A publication cannot be read.
+/// A publication cannot be read, or one that was sealed is missing: mirrors
+/// would get pointers to what they do not have.
 pub fn newest(home: &Home) -> Result<u64, HomeError> {
-    Ok(serials(home)?.last().copied().unwrap_or(0))
+    let serials = serials(home)?;
+    for sealed in home.journal()?.publications() {
+        // One that a command was interrupted in will be finished.
+        let begun = home.publications().join(format!("{sealed}.partial"));
+        if serials.binary_search(&sealed).is_err() && !begun.exists() {
+            return Err(HomeError::Missing(record(home, sealed)));
+        }
+    }
+    Ok(serials.last().copied().unwrap_or(0))
+}
+
+fn record(home: &Home, serial: u64) -> PathBuf {
+    home.publications().join(format!("{serial}.json"))
+}
+
+/// The first file of the home's repository that a publication names and that is
+/// gone.
+///
+/// # Errors
+/// A publication cannot be read.
+pub fn lost(home: &Home) -> Result<Option<PathBuf>, HomeError> {
+    for serial in serials(home)? {
+        let publication = load(home, serial)?;
+        let mut paths = publication.names().map(|(name, _)| home.repository().join(name.as_str()));
+        if let Some(path) = paths.find(|path| !path.exists()) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// The publication with this number.
@@ -163,9 +192,8 @@ pub fn newest(home: &Home) -> Result<u64, HomeError> {
 /// # Errors
 /// There is none, or it cannot be read.
 pub fn load(home: &Home, serial: u64) -> Result<Publication, HomeError> {
-    let path = home.publications().join(format!("{serial}.json"));
-    atomic::read_json(&path, publication::VERSION)?
-        .ok_or_else(|| HomeError::io(&path, std::io::ErrorKind::NotFound.into()))
+    let path = record(home, serial);
+    atomic::read_json(&path, publication::VERSION)?.ok_or(HomeError::Missing(path))
 }
 
 /// The newest publication for a purpose.

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -37,8 +38,11 @@ use crate::transport::Folder;
 use crate::transport::Opened;
 use crate::transport::TransportError;
 
-/// The version of `seal.json`.
+/// The name and version of the note that says what a seal is for.
+const NOTE: &str = "seal.json";
 const VERSION: u32 = 1;
+/// Marks a publication that was verified.
+const CHECKED: &str = "checked";
 
 /// What a seal is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +64,8 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Begins the seal of publication `serial`, or finds it begun.
+    /// Begins the seal of publication `serial`, or finds it begun. `asked` is
+    /// when the online key was first asked to sign for this number, if it was.
     ///
     /// # Errors
     /// Another purpose began it, and a key may have signed for it.
@@ -69,25 +74,38 @@ impl Pending {
         serial: u64,
         purpose: &str,
         now: Timestamp,
-        signed_before: bool,
+        asked: Option<Timestamp>,
     ) -> Result<Self, RepositoryError> {
         let folder = home.publications().join(format!("{serial}.partial"));
-        let path = folder.join("seal.json");
-        let note = match atomic::read_json::<Note>(&path, VERSION)? {
-            Some(note) if note.purpose == purpose => note,
-            Some(note) if signed_before => {
-                return Err(RepositoryError::Interrupted { serial, purpose: note.purpose });
-            }
-            _ => {
+        let path = folder.join(NOTE);
+        let new = |at| Note { version: VERSION, purpose: purpose.to_owned(), at };
+        let note = match (atomic::read_json::<Note>(&path, VERSION)?, asked) {
+            (Some(note), _) if note.purpose == purpose => note,
+            (Some(note), Some(_)) => return Err(RepositoryError::Interrupted { serial, purpose: note.purpose }),
+            // The note was lost after a key was asked. The journal knows its date;
+            // whether the purpose is the same shows when the key is asked again.
+            (None, Some(at)) => new(at),
+            (_, None) => {
                 if folder.exists() {
                     fs::remove_dir_all(&folder).map_err(|error| RepositoryError::io(&folder, error))?;
                 }
-                let note = Note { version: VERSION, purpose: purpose.to_owned(), at: now };
-                atomic::write_json(&path, &note)?;
-                note
+                atomic::write_json(&path, &new(now))?;
+                new(now)
             }
         };
         Ok(Self::at_folder(home, serial, note))
+    }
+
+    /// Writes the note again, should it have been lost.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_note(&self) -> Result<(), RepositoryError> {
+        let path = self.folder.join(NOTE);
+        if !path.exists() {
+            atomic::write_json(&path, &self.note)?;
+        }
+        Ok(())
     }
 
     /// What is begun and not recorded: number and purpose.
@@ -99,19 +117,38 @@ impl Pending {
     }
 
     /// Finishes what was complete and checked when a command was interrupted.
-    /// That needs no key.
+    /// That needs no key. What has lost content since is as if it was not checked:
+    /// whoever seals makes it again.
     ///
     /// # Errors
     /// Files cannot be written.
     pub fn finish_interrupted(home: &Home) -> Result<(), RepositoryError> {
         for pending in Self::all(home)? {
-            if pending.folder.join("checked").exists()
-                && let Some(publication) = pending.publication()?
-            {
-                pending.commit(&publication)?;
+            let checked = pending.folder.join(CHECKED);
+            if pending.record.exists() {
+                pending.clear()?;
+            } else if checked.exists() {
+                match pending.publication()? {
+                    Some(publication) if pending.is_whole(&publication) => pending.commit(&publication)?,
+                    _ => fs::remove_file(&checked).map_err(|error| RepositoryError::io(&checked, error))?,
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether all that a publication names is here, or where it goes.
+    fn is_whole(&self, publication: &Publication) -> bool {
+        publication.names().all(|(name, entry)| self.content(entry.sha256).exists() || self.is_placed(name, entry))
+    }
+
+    /// Whether a name in the home's repository has its content.
+    fn is_placed(&self, name: &RepoPath, entry: &Entry) -> bool {
+        atomic::digest(&self.repository.join(name.as_str())).is_ok_and(|found| found == entry.sha256)
+    }
+
+    fn clear(&self) -> Result<(), RepositoryError> {
+        fs::remove_dir_all(&self.folder).map_err(|error| RepositoryError::io(&self.folder, error))
     }
 
     fn all(home: &Home) -> Result<Vec<Self>, RepositoryError> {
@@ -121,7 +158,7 @@ impl Pending {
             let Some(serial) = name.strip_suffix(".partial").and_then(|serial| serial.parse().ok()) else {
                 continue;
             };
-            if let Some(note) = atomic::read_json::<Note>(&entry.path().join("seal.json"), VERSION)? {
+            if let Some(note) = atomic::read_json::<Note>(&entry.path().join(NOTE), VERSION)? {
                 found.push(Self::at_folder(home, serial, note));
             }
         }
@@ -216,7 +253,10 @@ impl Pending {
     /// A file cannot be removed.
     pub fn discard(home: &Home, serial: u64) -> Result<(), RepositoryError> {
         let folder = home.publications().join(format!("{serial}.partial"));
-        fs::remove_dir_all(&folder).map_err(|error| RepositoryError::io(&folder, error))
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(RepositoryError::io(&folder, error)),
+            _ => Ok(()),
+        }
     }
 
     /// Completes the publication.
@@ -252,12 +292,16 @@ impl Pending {
         Ok(publication)
     }
 
-    /// The publication, if it is complete.
+    fn publication(&self) -> Result<Option<Publication>, RepositoryError> {
+        Ok(atomic::read_json(&self.folder.join("publication.json"), publication::VERSION)?)
+    }
+
+    /// The publication, if it is complete and all of it is here.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn publication(&self) -> Result<Option<Publication>, RepositoryError> {
-        Ok(atomic::read_json(&self.folder.join("publication.json"), publication::VERSION)?)
+    pub fn complete_before(&self) -> Result<Option<Publication>, RepositoryError> {
+        Ok(self.publication()?.filter(|publication| self.is_whole(publication)))
     }
 
     /// Notes that the publication was verified.
@@ -265,7 +309,7 @@ impl Pending {
     /// # Errors
     /// The note cannot be written.
     pub fn mark_checked(&self) -> Result<(), RepositoryError> {
-        atomic::write(&self.folder.join("checked"), b"")?;
+        atomic::write(&self.folder.join(CHECKED), b"")?;
         home::step("seal.checked");
         Ok(())
     }
@@ -281,6 +325,9 @@ impl Pending {
             let target = self.repository.join(name.as_str());
             folders.extend(target.parent().map(Path::to_owned));
             let content = self.content(entry.sha256);
+            if !content.exists() && self.is_placed(name, entry) {
+                continue;
+            }
             match entry.class {
                 Class::WriteOnce => atomic::link(&content, &target)?,
                 Class::Pointer => {
@@ -294,7 +341,7 @@ impl Pending {
         home::step("seal.linked");
         atomic::write_json(&self.record, publication)?;
         home::step("seal.recorded");
-        fs::remove_dir_all(&self.folder).map_err(|error| RepositoryError::io(&self.folder, error))
+        self.clear()
     }
 
     /// The repository as it will be: the publication on top of what is there.

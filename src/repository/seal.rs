@@ -13,6 +13,7 @@ use super::index;
 use super::layout;
 use crate::home;
 use crate::home::Home;
+use crate::home::HomeError;
 use crate::home::Journal;
 use crate::key::Signer;
 use crate::key::ToSign;
@@ -78,7 +79,7 @@ pub fn prepare(
     online: &OnlineKey<'_>,
     journal: &mut Journal,
 ) -> Result<Publication, RepositoryError> {
-    if let Some(publication) = pending.publication()? {
+    if let Some(publication) = pending.complete_before()? {
         return Ok(publication);
     }
     let mut roles = state.roles.clone();
@@ -173,6 +174,7 @@ fn sign_seal(
     let timestamp = Draft::timestamp(pending.serial(), expires, &entry, at);
     let timestamp = sign_online(pending, timestamp, online, journal)?;
     home::step("seal.timestamp");
+    pending.keep_note()?;
     Ok((snapshot, timestamp))
 }
 
@@ -203,9 +205,8 @@ fn published_claims(home: &Home, state: &State, product: &Product) -> Result<Vec
             let path =
                 layout::release(product, version, &release::claim_file(holder)).map_err(|error| no_place(&error))?;
             let path = state.folder().join(path.as_str());
-            let bytes = crate::transport::read_plain(&path, dsse::MAX_ENVELOPE).map_err(|error| {
-                RepositoryError::Damaged { file: path.display().to_string(), reason: error.to_string() }
-            })?;
+            let bytes = crate::transport::read_plain(&path, dsse::MAX_ENVELOPE)
+                .map_err(|error| HomeError::of_transport(&path, error))?;
             if let Some(bytes) = bytes {
                 claims.push(Envelope::parse(&bytes).map_err(|error| RepositoryError::Damaged {
                     file: path.display().to_string(),

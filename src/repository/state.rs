@@ -10,6 +10,7 @@ use sigstore_tuf::Metadata;
 use sigstore_tuf::Targets;
 
 use super::RepositoryError;
+use crate::home::HomeError;
 use crate::manifest::Product;
 use crate::manifest::json;
 use crate::tuf::Copies;
@@ -54,11 +55,12 @@ impl State {
     /// A file is missing or not metadata.
     pub fn load(folder: &Path) -> Result<Self, RepositoryError> {
         let read = |name: &str| -> Result<(Vec<u8>, Value), RepositoryError> {
-            let damaged = |reason: String| RepositoryError::Damaged { file: name.to_owned(), reason };
-            let bytes = crate::transport::read_plain(&folder.join("metadata").join(name), MAX_METADATA)
-                .map_err(|error| damaged(error.to_string()))?
-                .ok_or_else(|| damaged("it is missing".to_owned()))?;
-            let value = json::from_slice_strict(&bytes).map_err(|error| damaged(error.to_string()))?;
+            let path = folder.join("metadata").join(name);
+            let bytes = crate::transport::read_plain(&path, MAX_METADATA)
+                .map_err(|error| HomeError::of_transport(&path, error))?
+                .ok_or(HomeError::Missing(path))?;
+            let value = json::from_slice_strict(&bytes)
+                .map_err(|error| RepositoryError::Damaged { file: name.to_owned(), reason: error.to_string() })?;
             Ok((bytes, value))
         };
         let number = |name: &str, value: &Value| {

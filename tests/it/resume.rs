@@ -1,6 +1,7 @@
 //! Killed at any step, a cut is finished by the same command, nothing is signed
 //! twice, and whoever reads the mirror meanwhile never sees a broken state.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use release::home::failpoint::STEPS;
 
 use crate::support::Lab;
 use crate::support::is_long;
+use crate::support::run;
 
 /// Kills a cut at one step as often as the step is passed, and finishes it.
 fn kill_at(step: &str) {
@@ -42,8 +44,10 @@ fn kill_at(step: &str) {
         assert!(reads.load(Ordering::SeqCst) > 0);
         lab.verify(&["mirror"]).exits(0).says("kestrel 1.0: 5 files").says("kestrel 1.1: 5 files");
         lab.verify(&["home/repository"]).exits(0);
-        signed_once(&lab);
-        no_litter(&lab);
+        signed_once(&lab.path("home"));
+        for folder in ["home/publications", "mirror", "home/repository"] {
+            no_litter(&lab.path(folder));
+        }
         if !killed {
             assert!(nth > 1, "{step} is never passed");
             return;
@@ -57,8 +61,8 @@ fn kill_at(step: &str) {
 }
 
 /// Every name was signed for one digest, and asked for once by each key.
-fn signed_once(lab: &Lab) {
-    let journal = String::from_utf8(lab.read("home/journal.jsonl")).unwrap();
+pub fn signed_once(home: &Path) {
+    let journal = std::fs::read_to_string(home.join("journal.jsonl")).unwrap();
     let mut asked = std::collections::BTreeMap::new();
     for line in journal.lines() {
         let event = &serde_json::from_str::<serde_json::Value>(line).unwrap()["event"];
@@ -72,12 +76,11 @@ fn signed_once(lab: &Lab) {
     assert_eq!(manifests, 2);
 }
 
-fn no_litter(lab: &Lab) {
-    for folder in ["home/publications", "mirror", "home/repository"] {
-        for entry in lab.path(folder).read_dir().unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
-            assert!(!name.ends_with(".partial") && !name.starts_with('.'), "{folder}/{name}");
-        }
+/// Nothing that a killed command was making lies about.
+pub fn no_litter(folder: &Path) {
+    for entry in folder.read_dir().unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.ends_with(".partial") && !name.starts_with('.'), "{}/{name}", folder.display());
     }
 }
 
@@ -129,7 +132,8 @@ fn a_killed_refresh_is_finished() {
         lab.verify(&["mirror"]).exits(0);
         lab.with_keys(&["refresh"]).exits(0);
         lab.verify(&["mirror"]).exits(0);
-        no_litter(&lab);
+        no_litter(&lab.path("mirror"));
+        no_litter(&lab.path("home/publications"));
     }
 }
 
@@ -144,4 +148,96 @@ fn a_cut_and_a_refresh_do_not_take_each_others_numbers() {
     lab.with_keys(&["refresh"]).exits(0);
     lab.cut("1.1").exits(0);
     lab.verify(&["mirror"]).exits(0);
+}
+
+/// Another commit under the tag of 1.1.
+fn change_source(lab: &Lab) {
+    lab.write("work/notes", "changed\n");
+    lab.commit("changed");
+    run(lab.git("work").args(["tag", "-d", "v1.1"])).exits(0);
+    lab.tag("1.1");
+}
+
+#[test]
+fn a_changed_source_changes_nothing_that_was_signed() {
+    for step in ["role.signed", "publish.file:14"] {
+        let lab = Lab::released();
+        let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+        lab.write("home/terminal.toml", format!("{terminal}\n[mirror.second]\npath = \"../second\"\n"));
+        lab.runs(&["publish"]).exits(0);
+        lab.write("work/notes", "1.1\n");
+        lab.commit("1.1");
+        lab.tag("1.1");
+        let said = lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", step)]);
+        assert_eq!(said.code, None, "killed: {said:?}");
+        if step != "role.signed" {
+            // One mirror has all new files, the other one of them; none shows any.
+            let files =
+                |mirror: &str| lab.path(mirror).join("releases/kestrel/1.1").read_dir().map_or(0, Iterator::count);
+            assert_eq!((files("mirror"), files("second") < 2), (8, true));
+            assert!(!lab.path("mirror/metadata/2.kestrel.json").exists());
+        }
+        for mirror in ["mirror", "second"] {
+            lab.verify(&[mirror]).exits(0).does_not_say("kestrel 1.1");
+        }
+        change_source(&lab);
+        lab.cut("1.1").exits(0).does_not_say("Fetched").does_not_say("Built");
+        for mirror in ["mirror", "second"] {
+            assert_eq!(lab.read(&format!("{mirror}/releases/kestrel/1.1/kestrel-1.1.notes")), b"1.1\n");
+            lab.verify(&[mirror]).exits(0).says("kestrel 1.1: 5 files");
+        }
+        signed_once(&lab.path("home"));
+    }
+}
+
+#[test]
+fn a_version_that_keys_may_have_signed_is_not_cut_anew() {
+    for step in ["claim.asked", "role.signed", "seal.begun", "seal.snapshot"] {
+        let lab = Lab::released();
+        lab.write("work/notes", "1.1\n");
+        lab.commit("1.1");
+        lab.tag("1.1");
+        lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", step)]);
+        // Somebody makes room for another try.
+        std::fs::remove_dir_all(lab.path("home/cuts/kestrel-1.1")).unwrap();
+        let _ = std::fs::remove_dir_all(lab.path("home/publications/3.partial"));
+        change_source(&lab);
+        let refused = lab.cut("1.1").exits(1).says("cuts/kestrel-1.1/cut.json is missing");
+        refused.says("release abandon kestrel 1.1").does_not_say("Fetched");
+        lab.runs(&["abandon", "1.1", "--yes=1.1"]).exits(0);
+        lab.cut("1.1").exits(1).says("was abandoned").does_not_say("Fetched");
+        std::fs::remove_dir_all(lab.path("home/cuts/kestrel-1.1")).unwrap();
+        lab.cut("1.1").exits(1).says("was abandoned");
+        lab.release_next("1.2");
+        let serial = if step == "seal.snapshot" { 4 } else { 3 };
+        let number = if step == "claim.asked" { 2 } else { 3 };
+        assert!(lab.path(&format!("mirror/metadata/{serial}.snapshot.json")).exists(), "{step}");
+        assert!(lab.path(&format!("mirror/metadata/{number}.kestrel.json")).exists(), "{step}");
+        lab.verify(&["mirror"]).exits(0).says("kestrel 1.2").does_not_say("kestrel 1.1");
+        lab.verify(&["home/repository"]).exits(0);
+    }
+}
+
+#[test]
+fn a_torn_line_of_the_journal_is_cut_off_and_noted() {
+    let lab = Lab::released();
+    let whole = String::from_utf8(lab.read("home/journal.jsonl")).unwrap();
+    lab.write("home/journal.jsonl", format!("{whole}{{\"event\":{{\"kind\":\"ask\""));
+    lab.runs(&["status"]).exits(0);
+    lab.with_keys(&["refresh"]).exits(0);
+    let after = String::from_utf8(lab.read("home/journal.jsonl")).unwrap();
+    let noted = after.strip_prefix(&whole).unwrap().lines().next().unwrap();
+    assert!(noted.contains("{\"kind\":\"torn\",\"length\":22}"), "{noted}");
+    lab.verify(&["mirror"]).exits(0);
+    // Without a journal nobody knows what keys have signed.
+    for (journal, why) in [(Some(""), "journal.jsonl is damaged: line 1"), (Some("{"), "line 1"), (None, "is missing")]
+    {
+        std::fs::remove_file(lab.path("home/journal.jsonl")).unwrap();
+        if let Some(journal) = journal {
+            lab.write("home/journal.jsonl", journal);
+        }
+        lab.with_keys(&["refresh"]).exits(1).says(why).says("backup");
+        lab.write("home/journal.jsonl", &after);
+    }
+    lab.with_keys(&["refresh"]).exits(0);
 }

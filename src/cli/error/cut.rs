@@ -11,13 +11,43 @@ use crate::build::is_systemd;
 use crate::cut::CutError;
 use crate::home::CutState;
 use crate::home::Home;
+use crate::home::HomeError;
 use crate::key::KeyError;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::process::ProcessError;
+use crate::publish;
+use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::source::SourceError;
+
+/// A file of the home that is not as the cut left it.
+enum Fault {
+    Lost(PathBuf),
+    Damaged,
+}
+
+impl Fault {
+    fn of(error: &CutError) -> Option<Self> {
+        let home = match error {
+            CutError::DamagedRepository(_) | CutError::Repository(RepositoryError::Damaged { .. }) => {
+                return Some(Self::Damaged);
+            }
+            CutError::Home(error)
+            | CutError::Repository(RepositoryError::Home(error))
+            | CutError::Sign(SignError::Home(error)) => error,
+            _ => return None,
+        };
+        match home {
+            HomeError::Missing(path) | HomeError::Io { path, .. } if home.is_missing() => {
+                Some(Self::Lost(path.clone()))
+            }
+            HomeError::Damaged { .. } => Some(Self::Damaged),
+            _ => None,
+        }
+    }
+}
 
 /// A cut that stopped.
 pub struct Stop<'a> {
@@ -48,11 +78,19 @@ impl Stop<'_> {
                     .hint_lines("nothing was built or signed; put the signed one back using:", &[cp])
             }
             error => {
+                let fault = Fault::of(&error);
                 let result = CommandError::from(error);
-                if result.code() != FAILED || !result.hints().is_empty() {
+                if result.code() != FAILED || (fault.is_none() && !result.hints().is_empty()) {
                     return result;
                 }
-                self.again(result, "when that is mended, go on using the same command again:")
+                let again = format!("{}; when that is mended, go on using the same command again:", self.standing());
+                let result = self.again(result, &again);
+                match fault {
+                    Some(Fault::Lost(path)) if path.starts_with(self.folder()) && self.is_open() => {
+                        self.give_up(result, "if the file is lost for good, give this version up")
+                    }
+                    _ => result,
+                }
             }
         }
     }
@@ -76,9 +114,10 @@ impl Stop<'_> {
                 "{nothing}; mirror the repository as the user who runs this program (`git clone --mirror`), and name \
                  the copy as `source`"
             )),
-            error if error.is_transient() => {
-                self.again(result, &format!("{nothing}; when that is mended, go on using the same command again:"))
-            }
+            error if error.is_transient() => self.again(
+                self.space(result),
+                &format!("{nothing}; when that is mended, go on using the same command again:"),
+            ),
             SourceError::Tree { .. } | SourceError::NoFile { .. } => self.mend_source(result),
             _ if pinned => {
                 let who = "somebody has moved it since this cut began: find out who and why, and have it put back";
@@ -118,6 +157,7 @@ impl Stop<'_> {
 
     fn build(&self, error: BuildError) -> CommandError {
         let result = CommandError::from_error(if error.is_refusal() { super::REJECTED } else { FAILED }, &error);
+        let result = if error.is_refusal() { result } else { self.space(result) };
         let again = "nothing was signed; when that is mended, go on using the same command again:";
         match error {
             BuildError::Process(ProcessError::Missing(program)) => self.again(install(result, &program), again),
@@ -180,8 +220,42 @@ impl Stop<'_> {
         result.hint_command(&why, &["abandon", self.product.as_str(), self.version.as_str()])
     }
 
+    /// Programs do not always say that the disk is full.
+    fn space(&self, result: CommandError) -> CommandError {
+        const SCARCE: u64 = 64 << 20;
+        let free =
+            rustix::fs::statvfs(self.home.folder()).map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize));
+        if free >= SCARCE {
+            return result;
+        }
+        let home = self.home.folder().display();
+        result.hint(format!("only {} kB are free; free some space on the file system of {home}", free / 1000))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.home.cut(self.product, self.version)
+    }
+
     fn state(&self) -> Option<CutState> {
-        CutState::load(&self.home.cut(self.product, self.version)).ok().flatten()
+        CutState::load(&self.folder()).ok().flatten()
+    }
+
+    fn is_open(&self) -> bool {
+        self.state().is_none_or(|state| state.is_open())
+    }
+
+    /// How far the cut has come.
+    fn standing(&self) -> &'static str {
+        let purpose = format!("{} {}", self.product, self.version);
+        let asked = self.home.journal().is_ok_and(|journal| journal.was_asked(&format!("claim {purpose}")));
+        match self.state() {
+            _ if publish::find(self.home, &purpose).is_ok_and(|found| found.is_some()) => {
+                "it is signed and sealed, and mirrors have it or will"
+            }
+            _ if asked => "what was signed is kept, and nothing was published",
+            Some(state) if state.build.is_some() => "what was built is kept, and nothing was signed",
+            _ => "nothing was built or signed",
+        }
     }
 
     /// What was not done, where the source was at fault.

@@ -128,6 +128,27 @@ impl CommandError {
         self
     }
 
+    /// Says first what to free or to allow, where the system refused something.
+    /// Programs that we start say it in the same words, which are not translated.
+    #[must_use]
+    pub fn with_remedy(mut self) -> Self {
+        const REMEDIES: [(&str, &str); 5] = [
+            ("No space left on device", "free some space on the file system of that path (`df` shows how full it is)"),
+            ("Disk quota exceeded", "free some space there, or have the quota raised"),
+            ("Read-only file system", "have the file system of that path mounted so that it can be written"),
+            ("Permission denied", "give the user who runs this the right to use that path, also in the folders above"),
+            ("Input/output error", "look after the disk of that path; it may be failing"),
+        ];
+        let said = |words: &str| self.message.contains(words) || self.causes.iter().any(|cause| cause.contains(words));
+        let knows = self.hints.iter().any(|hint| hint.contains("free some space"));
+        if let Some((_, remedy)) = REMEDIES.iter().find(|(words, _)| said(words)).filter(|_| !knows) {
+            let goes_on = self.hints.iter().any(|hint| hint.contains(COMMAND));
+            let again = if goes_on { "" } else { ", then run the same command again" };
+            self.hints.insert(0, format!("{remedy}{again}"));
+        }
+        self
+    }
+
     /// Says which home our commands in hints are for, where the command line said.
     #[must_use]
     #[cfg(feature = "terminal")]

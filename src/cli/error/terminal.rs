@@ -16,6 +16,9 @@ use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::verify::VerifyError;
 
+/// Where to get a file of the home that is gone.
+const PUT_BACK: &str = "put the file back from a backup; each mirror has those of the repository";
+
 impl From<HomeError> for CommandError {
     fn from(error: HomeError) -> Self {
         let result = Self::from_error(FAILED, &error);
@@ -34,6 +37,7 @@ impl From<HomeError> for CommandError {
             HomeError::Damaged { .. } => {
                 result.hint("nothing was changed; restore the file from a backup, or ask for help with this message")
             }
+            error if error.is_missing() => result.hint(PUT_BACK),
             _ => result,
         }
     }
@@ -111,6 +115,7 @@ impl From<RepositoryError> for CommandError {
             RepositoryError::Released { .. } | RepositoryError::Withdrawn { .. } => {
                 result.hint("give the release a new version")
             }
+            RepositoryError::Damaged { .. } => result.hint(PUT_BACK),
             RepositoryError::TooLarge { .. } => {
                 result.hint("nothing was signed; split the product, or withdraw releases that nobody should use")
             }
@@ -136,6 +141,7 @@ impl From<CutError> for CommandError {
             CutError::OtherPolicy { .. } | CutError::Recipe { .. } | CutError::StageChanged(_) => {
                 Self::from_error(REJECTED, &error)
             }
+            CutError::DamagedRepository(_) => Self::from_error(FAILED, &error).hint(PUT_BACK),
             CutError::SelfCheck(VerifyError::Transport(_)) => Self::from_error(FAILED, &error),
             CutError::SelfCheck(_) | CutError::StockVerifier(_) => {
                 Self::from_error(INTERNAL, &error).hint("do not publish by hand; ask for help with this message")

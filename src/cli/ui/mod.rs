@@ -50,6 +50,8 @@ pub struct Ui {
     colour_out: bool,
     colour_err: bool,
     bar: Mutex<Option<ProgressBar>>,
+    /// Why data could not be printed.
+    unprinted: Mutex<Option<std::io::Error>>,
     #[cfg(feature = "terminal")]
     secrets: secrets::Known,
 }
@@ -67,6 +69,7 @@ impl Ui {
             colour_out: colour && std::io::stdout().is_terminal(),
             colour_err: colour && std::io::stderr().is_terminal(),
             bar: Mutex::new(None),
+            unprinted: Mutex::new(None),
             #[cfg(feature = "terminal")]
             secrets: secrets::Known::new(global.pin_fd),
         }
@@ -83,14 +86,37 @@ impl Ui {
         } else {
             text::clean(&text::wrap_indented(text))
         };
-        // A reader that has seen enough closes the pipe; that is not an error.
-        let _ = writeln!(std::io::stdout(), "{text}");
+        self.to_stdout(&text);
     }
 
     /// Prints a program of ours on standard output, as it is.
     #[cfg(feature = "terminal")]
     pub fn script(&self, text: &str) {
-        let _ = writeln!(std::io::stdout(), "{text}");
+        self.to_stdout(text);
+    }
+
+    fn to_stdout(&self, text: &str) {
+        if let Err(error) = writeln!(std::io::stdout(), "{text}")
+            && let Ok(mut unprinted) = self.unprinted.lock()
+        {
+            unprinted.get_or_insert(error);
+        }
+    }
+
+    /// The exit code of a command that ended with `code`: success is what was
+    /// printed, so that nobody takes half a verdict for a whole one.
+    ///
+    /// # Errors
+    /// Data could not be printed, and `code` would not say that something failed.
+    pub fn check_printed(&self, code: u8) -> Result<u8, CommandError> {
+        let unprinted = self.unprinted.lock().ok().and_then(|mut unprinted| unprinted.take());
+        match unprinted {
+            Some(error) if matches!(code, 0 | error::STALE) => {
+                let message = format!("cannot write to standard output: {error}; what was printed is not all");
+                Err(CommandError::failed(message))
+            }
+            _ => Ok(code),
+        }
     }
 
     /// Prints talk: one or more lines on standard error.
@@ -179,8 +205,7 @@ impl Ui {
 /// the version are no errors.
 pub fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if !error.use_stderr() {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) };
     }
     let said = error.render().to_string();
     if arguments.iter().any(|argument| argument == "--json") {

@@ -47,7 +47,7 @@ pub(super) struct Places<'a> {
 pub(super) struct Judges {
     judges: Vec<Judge>,
     /// Why bundles there could not be used.
-    refused: Vec<String>,
+    refused: Vec<CommandError>,
 }
 
 /// What was found about one product under one pinned root.
@@ -58,7 +58,7 @@ struct Evidence {
 }
 
 /// Bundles with their names, and why others could not be read.
-type Found = (Vec<(PathBuf, Bundle)>, Vec<String>);
+type Found = (Vec<(PathBuf, Bundle)>, Vec<CommandError>);
 
 type ByProduct = BTreeMap<(usize, Product), Evidence>;
 
@@ -76,7 +76,7 @@ impl Judges {
                     evidence.sources.push(source);
                     evidence.claims.extend(bundle.claims);
                 }
-                Err(rejection) => refused.push(full(&rejection)),
+                Err(rejection) => refused.push(rejection.into()),
             }
         }
         if !places.offline {
@@ -100,7 +100,7 @@ impl Judges {
                     pinned::warn_if_insecure(&trust, places.ui);
                     judges.push(Judge::new(trust, evidence.claims));
                 }
-                Err(rejection) => refused.push(full(&rejection)),
+                Err(rejection) => refused.push(rejection.into()),
             }
         }
         Ok(Self { judges, refused })
@@ -122,11 +122,7 @@ impl Judges {
             Err(_) => 3,
         };
         let Some(judge) = self.judges.iter_mut().min_by_key(|judge| rank(judge)) else {
-            return Err(if self.refused.is_empty() {
-                nothing_known(path, places)
-            } else {
-                CommandError::new(error::REJECTED, self.refused.join("; "))
-            });
+            return Err(if self.refused.is_empty() { nothing_known(path, places) } else { refusal(&self.refused) });
         };
         // Without a bundle the claims come from the repository, release by release.
         if let Origin::Repository(place) = judge.trust().origin().clone()
@@ -137,8 +133,9 @@ impl Judges {
             judge.add_claims(claims);
         }
         judge.judge(subject, now).map_err(|rejection| {
-            for reason in judge.trust().ignored().iter().chain(&self.refused) {
-                places.ui.warn(reason);
+            let refused = self.refused.iter().map(full);
+            for reason in judge.trust().ignored().iter().cloned().chain(refused) {
+                places.ui.warn(&reason);
             }
             rejection.into()
         })
@@ -165,7 +162,7 @@ impl Places<'_> {
         for path in paths {
             match read_bundle(&path) {
                 Ok(bundle) => bundles.push((path, bundle)),
-                Err(error) => refused.push(error.message().to_owned()),
+                Err(error) => refused.push(error),
             }
         }
         Ok((bundles, refused))
@@ -247,9 +244,15 @@ fn name_of(path: &Path) -> String {
     printable(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// A rejection with its causes, on one line.
-fn full(rejection: &Rejection) -> String {
-    let error = CommandError::from_error(error::REJECTED, rejection);
+/// Why no bundle could be used: one that cannot be read is no verdict on the file.
+fn refusal(refused: &[CommandError]) -> CommandError {
+    let rejected = refused.iter().any(|error| error.code() == error::REJECTED);
+    let code = if rejected { error::REJECTED } else { error::FAILED };
+    CommandError::new(code, refused.iter().map(full).collect::<Vec<_>>().join("; "))
+}
+
+/// An error with its causes, on one line.
+fn full(error: &CommandError) -> String {
     std::iter::once(error.message()).chain(error.causes().iter().map(String::as_str)).collect::<Vec<_>>().join(": ")
 }
 

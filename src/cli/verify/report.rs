@@ -43,7 +43,7 @@ impl Outcome {
 
     /// REJECTED, or no verdict.
     pub(super) fn failed(path: String, error: CommandError) -> Self {
-        Self { path, code: error.code(), facts: None, stale: Vec::new(), error: Some(error) }
+        Self { path, code: error.code(), facts: None, stale: Vec::new(), error: Some(error.with_remedy()) }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod forge;
 pub mod outside;
 pub mod random;
+pub mod room;
 pub mod server;
 pub mod terminal;
 
@@ -94,7 +95,8 @@ pub fn with_toolchain(command: &mut Command) -> &mut Command {
 /// A laboratory of one test.
 pub struct Lab {
     folder: TempDir,
-    moment: Option<String>,
+    /// What programs are started through: another time, another room.
+    through: Vec<String>,
 }
 
 /// The laboratory that others are copied from: making keys takes a while.
@@ -105,7 +107,7 @@ fn template() -> &'static Path {
 
 fn make_template() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let lab = Lab { folder, moment: None };
+    let lab = Lab { folder, through: Vec::new() };
     let root = lab.path("");
     fs::create_dir_all(root.join("policy/keys")).unwrap();
     let keygen = |name: &str| {
@@ -173,7 +175,7 @@ impl Lab {
     /// A fresh laboratory: home, source with one commit on `release/1`, no tag.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let lab = Self { folder, moment: None };
+        let lab = Self { folder, through: Vec::new() };
         lab.copy_from(template());
         lab
     }
@@ -187,7 +189,7 @@ impl Lab {
             lab.cut("1.0").exits(0);
             lab.folder
         });
-        let lab = Self { folder: tempfile::tempdir().unwrap(), moment: None };
+        let lab = Self { folder: tempfile::tempdir().unwrap(), through: Vec::new() };
         lab.copy_from(ready.path());
         lab
     }
@@ -208,7 +210,12 @@ impl Lab {
 
     /// From now on programs see this time: `+31d` or a date.
     pub fn travel(&mut self, moment: &str) {
-        self.moment = Some(moment.to_owned());
+        self.start_through(&["faketime", "-f", moment]);
+    }
+
+    /// From now on programs are started by this one.
+    pub fn start_through(&mut self, program: &[&str]) {
+        self.through = program.iter().map(|&word| word.to_owned()).collect();
     }
 
     #[track_caller]
@@ -226,11 +233,11 @@ impl Lab {
 
     /// The program under test, in the laboratory.
     pub fn release(&self) -> Command {
-        let mut command = match &self.moment {
+        let mut command = match self.through.split_first() {
             None => program(RELEASE),
-            Some(moment) => {
-                let mut command = program("faketime");
-                command.args(["-f", moment, RELEASE]);
+            Some((first, others)) => {
+                let mut command = program(first);
+                command.args(others).arg(RELEASE);
                 command
             }
         };
