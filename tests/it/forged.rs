@@ -206,7 +206,7 @@ fn a_revoked_quorum_cannot_backdate() {
         Forger::add_release(signed, "kestrel/1.0.1/kestrel-1.0.1", EVIL);
     });
     thieves.seal_as(90);
-    let forged_claim = forged_claim(&lab, &thieves);
+    let forged_claim = thieves.claim("1.0.1", "kestrel-1.0.1", &release::manifest::Sha256::of(EVIL).to_string());
     let file = offer(&lab, "kestrel-1.0.1", &thieves.bundle(vec![forged_claim]));
     // Somebody who has not heard of the revocation is lost: the quorum could do this.
     lab.verify(&[&file]).exits(0);
@@ -221,23 +221,6 @@ fn a_revoked_quorum_cannot_backdate() {
     // The honest old file with its old bundle still verifies, by the newer state.
     lab.download("1.0", "kestrel-1.0");
     lab.verify(&["download/kestrel-1.0"]).exits(0).says("carol, dave");
-}
-
-/// A claim by alice's stolen claim key about the thieves' release.
-fn forged_claim(lab: &Lab, forger: &Forger<'_>) -> Envelope {
-    let original = claims(lab).remove(0);
-    let mut statement = value(&original.payload().unwrap());
-    statement["subject"] = json!([{
-        "name": "kestrel-1.0.1",
-        "digest": { "sha256": release::manifest::Sha256::of(EVIL) },
-    }]);
-    statement["predicate"]["buildDefinition"]["externalParameters"]["version"] = json!("1.0.1");
-    let mut envelope = Envelope::new(statement.to_string().as_bytes());
-    let (id, key) = forger.key("alice-claim");
-    let signed = envelope.signed_bytes().unwrap();
-    let signature = release::key::Signer::sign(&key, release::key::ToSign::Message(&signed)).unwrap();
-    envelope.add_signature(&id, &signature);
-    envelope
 }
 
 #[test]

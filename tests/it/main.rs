@@ -25,6 +25,7 @@ mod properties;
 mod resume;
 mod served;
 mod source;
+mod trees;
 mod verify;
 mod web;
 mod words;

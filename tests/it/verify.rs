@@ -4,7 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::support::Lab;
+use crate::support::forge::Forger;
 use crate::support::program;
 use crate::support::run;
 use crate::support::server::Nginx;
@@ -358,4 +361,30 @@ fn files_of_a_mirror_can_be_read_by_all_and_changed_by_none() {
         let written_once = below.starts_with("targets") || below.starts_with("releases");
         assert_eq!(mode, if written_once { 0o444 } else { 0o644 }, "{}", below.display());
     }
+}
+
+#[test]
+fn four_gibibytes_are_verified_in_32_mebibytes_of_memory() {
+    const LENGTH: u64 = 4 << 30;
+    // Of that many zeros.
+    const SHA256: &str = "8479e43911dc45e89f934fe48d01297e16f51d17aa561d4d1c216b1ae0fcddca";
+    let lab = Lab::released();
+    let mut forger = Forger::new(&lab);
+    forger.role = forger.sign(&forger.role.clone(), &["alice-release", "bob-release"], |signed| {
+        Forger::add_release(signed, "kestrel/1.1/zeros", b"");
+        signed["targets"]["kestrel/1.1/zeros"]["length"] = json!(LENGTH);
+        signed["targets"]["kestrel/1.1/zeros"]["hashes"]["sha256"] = json!(SHA256);
+    });
+    forger.seal();
+    lab.write("download/kestrel.bundle.json", forger.bundle(vec![forger.claim("1.1", "zeros", SHA256)]));
+    fs::File::create(lab.path("download/zeros")).unwrap().set_len(LENGTH).unwrap();
+    let inner = lab.release();
+    let mut command = program("/usr/bin/time");
+    command.args(["-o", "memory", "-f", "%M"]).arg(inner.get_program()).current_dir(lab.path(""));
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    run(command.args(["verify", "--root", "trust/root.json", "download/zeros"])).exits(0).says("VERIFIED");
+    let kibibytes: u64 = String::from_utf8(lab.read("memory")).unwrap().trim().parse().unwrap();
+    assert!(kibibytes <= 32 << 10, "{kibibytes} KiB");
 }

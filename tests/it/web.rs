@@ -140,6 +140,8 @@ fn a_server_that_lies_is_never_believed() {
         ("broken chunks", raw("200 OK", "Transfer-Encoding: chunked\r\n", "zz\r\n{}\r\n")),
         ("redirect to itself", raw("302 Found", "Location: /metadata/timestamp.json\r\nContent-Length: 0\r\n", "")),
         ("redirect to a file", raw("302 Found", "Location: file:///etc/passwd\r\nContent-Length: 0\r\n", "")),
+        ("redirect to TLS", raw("302 Found", "Location: https://127.0.0.1:1/x\r\nContent-Length: 0\r\n", "")),
+        ("redirect to the next", raw("307 Go", "Location: x/x\r\nContent-Length: 0\r\n", "")),
         ("redirect nowhere", raw("301 Moved", "Content-Length: 0\r\n", "")),
         ("not HTTP", b"SSH-2.0-OpenSSH\r\n".to_vec()),
         ("nothing", Vec::new()),
@@ -158,6 +160,31 @@ fn a_server_that_lies_is_never_believed() {
         }
     }
     // Nothing of all that is remembered.
+    lab.verify(&["mirror"]).exits(0);
+}
+
+#[test]
+fn a_wrong_length_is_a_wrong_file() {
+    let lab = Lab::released();
+    for path in READ {
+        let file = lab.read(&format!("mirror/{path}"));
+        // What is said to be shorter than it is, and what is longer.
+        let cut = file.len() - 1;
+        let more = [file.as_slice(), b"}"].concat();
+        for (length, body) in [(cut, &file), (cut, &file[..cut].to_vec()), (more.len(), &more)] {
+            let answer = [raw("200 OK", &format!("Content-Length: {length}\r\n"), ""), body.clone()].concat();
+            let server = Server::start(lab.path("mirror"), move |asked| {
+                if asked == path { Answer::Raw(answer.clone()) } else { Answer::File }
+            });
+            let said = lab.verify(&[&server.url]).exits(REJECTED);
+            assert!(!said.out.contains("VERIFIED"), "{path}: {said:?}");
+        }
+    }
+    // No address of a file is a place to read from.
+    let mirror = format!("file://{}", lab.path("mirror").display());
+    lab.verify(&[&mirror]).exits(1).says("there is no file");
+    let file = lab.download("1.0", "kestrel-1.0");
+    lab.verify(&["--repository", &mirror, &file]).exits(1).says("there is no folder");
     lab.verify(&["mirror"]).exits(0);
 }
 

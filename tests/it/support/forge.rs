@@ -94,6 +94,19 @@ impl<'a> Forger<'a> {
         draft.to_file().unwrap()
     }
 
+    /// A claim by alice's stolen claim key about a release of one file.
+    pub fn claim(&self, version: &str, name: &str, sha256: &str) -> Envelope {
+        let claim = self.lab.read("mirror/releases/kestrel/1.0/claim.alice.intoto.json");
+        let mut statement = value(&Envelope::parse(&claim).unwrap().payload().unwrap());
+        statement["subject"] = serde_json::json!([{ "name": name, "digest": { "sha256": sha256 } }]);
+        statement["predicate"]["buildDefinition"]["externalParameters"]["version"] = serde_json::json!(version);
+        let mut envelope = Envelope::new(statement.to_string().as_bytes());
+        let (id, key) = self.key("alice-claim");
+        let signed = envelope.signed_bytes().unwrap();
+        envelope.add_signature(&id, &key.sign(ToSign::Message(&signed)).unwrap());
+        envelope
+    }
+
     /// Adds a release of one file to the role's signed part.
     pub fn add_release(signed: &mut Value, path: &str, content: &[u8]) {
         signed["version"] = serde_json::json!(signed["version"].as_u64().unwrap() + 1);
