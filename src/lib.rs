@@ -30,6 +30,8 @@ pub mod import;
 #[cfg(feature = "terminal")]
 pub mod init;
 #[cfg(feature = "terminal")]
+pub mod media;
+#[cfg(feature = "terminal")]
 pub mod openpgp;
 #[cfg(feature = "terminal")]
 pub mod policy;

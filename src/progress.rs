@@ -25,6 +25,8 @@ pub enum Stage {
     Verify,
     /// Downloading.
     Download,
+    /// Taking what a medium brings.
+    Import,
 }
 
 /// Something that happened.

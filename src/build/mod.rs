@@ -42,6 +42,8 @@ use crate::policy::Size;
 use crate::process::ProcessError;
 use crate::progress::Event;
 use crate::progress::Progress;
+use crate::transport::open_folder;
+use crate::transport::open_inside;
 
 pub use cgroup::is_systemd;
 pub use environment::Environment;
@@ -137,7 +139,7 @@ pub enum BuildError {
     #[error("processes of the build do not end, so nothing of it is used: {0}")]
     Undead(String),
     /// An input is not there.
-    #[error("input {} (sha256 {sha256}) is not in the home; put it at {}", quoted(.path), .file.display())]
+    #[error("input {} (sha256 {sha256}) is not in the home: there is no {}", quoted(.path), .file.display())]
     NoInput {
         /// The path in the recipe.
         path: String,
@@ -308,7 +310,8 @@ impl Attempt {
             .map(|wanted| {
                 let refuse = |reason| BuildError::Artifact { path: wanted.path.clone(), reason };
                 let path = root.join(&wanted.path);
-                let file = tree::open_inside(&root, &wanted.path).map_err(|error| match error {
+                let opened = open_folder(&root).and_then(|root| open_inside(root, wanted.path.as_str()));
+                let file = opened.map_err(|error| match error {
                     Errno::NOENT | Errno::NOTDIR => refuse("there is none"),
                     Errno::LOOP | Errno::XDEV => refuse("a link leads to it"),
                     // A socket, and a device that does not exist.

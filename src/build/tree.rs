@@ -57,17 +57,6 @@ pub(super) fn unpack(tar: &Path, folder: &Path) -> Result<(), BuildError> {
     run().map_err(|error| BuildError::io(folder, error))
 }
 
-/// Opens a file below a folder, through no link and without waiting for a pipe.
-pub(super) fn open_inside(folder: &Path, path: &str) -> rustix::io::Result<File> {
-    use rustix::fs::Mode;
-    use rustix::fs::OFlags;
-    use rustix::fs::ResolveFlags;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve)?.into())
-}
-
 /// Sets the permission bits of a file, whatever the umask is.
 pub(super) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))

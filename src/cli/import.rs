@@ -1,42 +1,74 @@
 //! `release import`: what comes from outside into a home.
 
 use std::path::Path;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
+use serde_json::Value;
+use serde_json::json;
 
+use super::error;
 use super::error::CommandError;
 use super::pinned;
+use super::ui::Paint;
 use super::ui::Ui;
+use super::ui::counted;
 use crate::home::Home;
 use crate::import;
+use crate::manifest::names::printable;
+use crate::media;
+use crate::media::Fate;
 
-/// Bring a home up to date from a mirror
+/// Take what a medium brings, or bring a home up to date from a mirror
 ///
-/// For a home that was restored from a backup, or that another terminal has
-/// overtaken: it takes over what the mirror serves, after verifying all of it
-/// from its own root of trust. The numbers that follow are left out once, since
-/// keys may have signed under them in the home that was lost.
+/// With DIR: takes every plain file at the top of that folder. A git bundle named
+/// PRODUCT-VERSION.git.bundle goes into the inbox. Every other file becomes an input of builds under its
+/// SHA-256, under which recipes ask for it. Nothing on the medium is trusted:
+/// links, other things and files that are too large are refused, and folders are
+/// not entered. What the home has already is not copied again.
+///
+/// With --from: for a home that was restored from a backup, or that another
+/// terminal has overtaken. It takes over what the mirror serves, after verifying
+/// all of it from its own root of trust. The numbers that follow are left out
+/// once, since keys may have signed under them in the home that was lost.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "\
+#[command(
+    group = clap::ArgGroup::new("what").required(true).args(["dir", "from"]),
+    after_long_help = "\
 Examples:
+  Take inputs and source from a stick:
+      release import /media/stick
+
   After restoring a home from a backup:
-      release import --from eu1")]
+      release import --from eu1"
+)]
 pub struct Args {
+    /// The folder of a medium
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
     /// A mirror of terminal.toml, or where a copy of the repository is
     #[arg(long, value_name = "MIRROR|URL|DIR")]
-    from: String,
+    from: Option<String>,
 }
 
 /// Runs `release import`.
 pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
-    let mirror = home.terminal.mirrors.iter().find(|(name, _)| name.as_str() == args.from);
-    let place = mirror.map_or_else(|| args.from.clone(), |(_, entry)| home.resolve(&entry.path).display().to_string());
+    match (&args.dir, &args.from) {
+        (Some(dir), None) => from_medium(dir, &home, ui),
+        (_, Some(from)) => from_mirror(from, &home, ui),
+        (None, None) => Err(CommandError::usage("name the folder of a medium, or a mirror with --from")),
+    }
+}
+
+fn from_mirror(from: &str, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
+    let mirror = home.terminal.mirrors.iter().find(|(name, _)| name.as_str() == from);
+    let place = mirror.map_or_else(|| from.to_owned(), |(_, entry)| home.resolve(&entry.path).display().to_string());
     let files = pinned::open_repository(&place)?;
     let _lock = home.lock("release import")?;
-    let done = import::from_mirror(&home, &files, Timestamp::now(), ui)?;
+    let done = import::from_mirror(home, &files, Timestamp::now(), ui)?;
     if ui.json {
-        ui.data(&serde_json::json!({ "version": 1, "before": done.before, "serial": done.serial }).to_string());
+        ui.data(&json!({ "version": 1, "before": done.before, "serial": done.serial }).to_string());
     }
     ui.say(&if done.before == done.serial {
         format!("This home is up to date: it has publication {}.", done.serial)
@@ -44,4 +76,51 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         format!("Brought this home from publication {} to {}.", done.before, done.serial)
     });
     Ok(0)
+}
+
+fn from_medium(dir: &Path, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
+    let _lock = home.lock("release import")?;
+    let mut files: Vec<Value> = Vec::new();
+    let (mut taken, mut refused) = (0, 0);
+    let done = media::take(home, dir, ui, &mut |name, fate| {
+        let (word, paint, detail) = match fate {
+            Fate::Input(sha256, _) => ("input   ", Paint::Good, sha256.short()),
+            Fate::Bundle(sha256, _) => ("bundle  ", Paint::Good, sha256.short()),
+            Fate::Known(sha256, _) => ("known   ", Paint::Good, sha256.short()),
+            Fate::Folder => ("skipped ", Paint::Care, "a folder".to_owned()),
+            Fate::Refused(reason) => ("refused ", Paint::Bad, reason.clone()),
+        };
+        taken += usize::from(matches!(fate, Fate::Input(..) | Fate::Bundle(..)));
+        refused += usize::from(matches!(fate, Fate::Refused(_)));
+        if !ui.json {
+            ui.data(&format!("  {}  {}: {detail}", ui.paint(word, paint), printable(name)));
+        }
+        files.push(describe(name, word.trim_end(), fate));
+    });
+    let facts = json!({ "version": 1, "files": files });
+    done.map_err(|error| CommandError::from(error).facts(facts.clone()))?;
+    if refused > 0 {
+        return Err(CommandError::new(error::REJECTED, format!("{} of the medium refused", counted(refused, "name")))
+            .facts(facts)
+            .hint(format!("{} taken and kept; the home has nothing of what was refused", counted(taken, "file"))));
+    }
+    if ui.json {
+        ui.data(&facts.to_string());
+    }
+    ui.say(&match files.len() {
+        0 => "The medium is empty; nothing was taken.".to_owned(),
+        _ => format!("Took {} of {}.", taken, counted(files.len(), "name")),
+    });
+    Ok(0)
+}
+
+/// A name and its fate for machines.
+fn describe(name: &str, word: &str, fate: &Fate) -> Value {
+    match fate {
+        Fate::Input(sha256, length) | Fate::Bundle(sha256, length) | Fate::Known(sha256, length) => {
+            json!({ "name": name, "result": word, "sha256": sha256, "length": length })
+        }
+        Fate::Folder => json!({ "name": name, "result": word }),
+        Fate::Refused(reason) => json!({ "name": name, "result": word, "reason": reason }),
+    }
 }

@@ -8,6 +8,7 @@
 //! publications/<serial>.json            what each seal added; <serial>.partial/ while one is made
 //! mirrors/<name>.json                   what each mirror holds
 //! inputs/<sha256>                       inputs of builds, by hash
+//! inbox/                                what media brought, hostile until it is checked
 //! journal.jsonl                         each line holds the hash of the line before
 //! ```
 
@@ -38,6 +39,8 @@ pub use journal::Event;
 pub use journal::Journal;
 pub use lock::Lock;
 
+/// How the names of git bundles with the source of a version end.
+pub const SOURCE_BUNDLE: &str = ".git.bundle";
 /// Longer configuration files are refused.
 const MAX_CONFIG: u64 = 1 << 20;
 
@@ -209,9 +212,25 @@ impl Home {
         self.folder.join("mirrors").join(format!("{name}.json"))
     }
 
+    /// The folder of inputs of builds.
+    pub fn inputs(&self) -> PathBuf {
+        self.folder.join("inputs")
+    }
+
     /// An input of builds.
     pub fn input(&self, sha256: Sha256) -> PathBuf {
-        self.folder.join("inputs").join(sha256.to_string())
+        self.inputs().join(sha256.to_string())
+    }
+
+    /// The folder of what media brought and nobody has checked.
+    pub fn inbox(&self) -> PathBuf {
+        self.folder.join("inbox")
+    }
+
+    /// The git bundle with the source of a version, if a medium brought one.
+    pub fn source_bundle(&self, product: &Product, version: &Version) -> Option<PathBuf> {
+        let path = self.inbox().join(format!("{product}-{version}{SOURCE_BUNDLE}"));
+        path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()).then_some(path)
     }
 
     /// Takes the lock, for a command that writes.

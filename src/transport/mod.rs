@@ -1,7 +1,9 @@
-//! Bounded readers: a folder, a URL. What they read is foreign; whoever asks
+//! Bounded readers: a folder, a URL, a removable medium. What they read is foreign; whoever asks
 //! says how much of it may be read.
 
 mod folder;
+#[cfg(feature = "terminal")]
+mod medium;
 mod url;
 
 use std::io;
@@ -10,6 +12,14 @@ use std::io::Read;
 pub use folder::Folder;
 pub use folder::open_plain;
 pub use folder::read_plain;
+#[cfg(feature = "terminal")]
+pub use medium::Found;
+#[cfg(feature = "terminal")]
+pub use medium::Medium;
+#[cfg(feature = "terminal")]
+pub use medium::open_folder;
+#[cfg(feature = "terminal")]
+pub use medium::open_inside;
 pub use url::Patience;
 pub use url::Url;
 

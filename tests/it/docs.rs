@@ -122,6 +122,7 @@ fn releasing_shows_what_happens() {
     fs::rename(lab.path("policy/keys"), lab.path("keys")).unwrap();
     lab.tag("2.4.0");
     lab.tag("2.5.0");
+    lab.write("stick/vendor.tar.zst", "vendored\n");
     for step in steps("RELEASING.md").iter().flatten() {
         happens("RELEASING.md", &lab, step, |prompt| answer(prompt, step));
     }

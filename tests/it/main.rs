@@ -19,6 +19,7 @@ mod interop;
 mod invariants;
 mod limits;
 mod lost;
+mod media;
 mod outside;
 mod own;
 mod properties;

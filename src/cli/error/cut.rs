@@ -180,7 +180,18 @@ impl Stop<'_> {
             BuildError::Artifact { .. } | BuildError::InputInTheWay(_) => {
                 self.give_up(result, "nothing was signed; mend release.toml or the build at the source")
             }
+            BuildError::NoInput { .. } => self.again(
+                result.hint_command(
+                    "nothing was signed; put the file on a medium, under any name, and take it using:",
+                    &["import", "DIR"],
+                ),
+                "then go on using the same command again:",
+            ),
             BuildError::WrongInput { .. } => {
+                let result = result.hint_command(
+                    "nothing was signed; the file in the home is damaged. Bring it again, and take it using:",
+                    &["import", "DIR"],
+                );
                 self.give_up(self.again(result, again), "if release.toml is wrong, mend it")
             }
             _ => self.again(result, again),

@@ -11,9 +11,11 @@ use crate::home::HomeError;
 use crate::import::ImportError;
 use crate::init::InitError;
 use crate::key::KeyError;
+use crate::media::MediaError;
 use crate::publish::OldHome;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
+use crate::transport::TransportError;
 use crate::verify::VerifyError;
 
 /// Where to get a file of the home that is gone.
@@ -87,7 +89,7 @@ impl From<SignError> for CommandError {
 pub(super) fn install(result: CommandError, program: &str) -> CommandError {
     let package = match program {
         "bwrap" => "bubblewrap",
-        "ssh-keygen" => "openssh-client",
+        "ssh" | "ssh-keygen" => "openssh-client",
         "setpriv" | "taskset" => "util-linux",
         other => other,
     };
@@ -190,6 +192,27 @@ impl From<ImportError> for CommandError {
             ImportError::Verify(error) => error.into(),
             ImportError::Home(error) => error.into(),
             ImportError::Repository(error) => error.into(),
+        }
+    }
+}
+
+impl From<MediaError> for CommandError {
+    fn from(error: MediaError) -> Self {
+        let again = ["import", "DIR"];
+        match error {
+            MediaError::Medium(error @ TransportError::TooMany { .. }) => {
+                Self::from_error(REJECTED, &error).hint("nothing was taken; bring what a release needs, and no more")
+            }
+            MediaError::Medium(error) => {
+                Self::from(error).hint_command("nothing was taken; mount the medium, and name its folder using:", &again)
+            }
+            MediaError::Home(error) => Self::from(error)
+                .hint_command("what was taken is kept; when that is mended, take the rest using:", &again),
+            MediaError::NoSpace { .. } => Self::from_error(FAILED, &error).hint_command(
+                "what was taken is kept; free space there, for example files that no recipe asks for any more, and take \
+                 the rest using:",
+                &again,
+            ),
         }
     }
 }

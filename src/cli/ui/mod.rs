@@ -245,6 +245,7 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Publish => "Publishing",
         Stage::Verify => "Verifying",
         Stage::Download => "Downloading",
+        Stage::Import => "Taking",
     }
 }
 
