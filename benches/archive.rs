@@ -8,6 +8,7 @@
 
 use std::path::Path;
 
+use release::policy::Location;
 use release::progress::Silent;
 use release::source;
 use release::source::Maintainers;
@@ -28,8 +29,11 @@ fn main() {
     };
     let maintainers = Maintainers::load([Path::new(keys)], None).unwrap();
     let request = source::Request {
-        source: repository,
+        source: &Location::Local(repository.clone()),
+        bundle: None,
+        hosts: &[],
         base: Path::new("/"),
+        bounds: source::Bounds::default(),
         tag,
         branch: "*",
         maintainers: &maintainers,

@@ -3,7 +3,7 @@
 //!
 //! The medium is hostile. Nothing on it is trusted, and nothing needs to be: an
 //! input is used under its digest, by a recipe that enrolled maintainers have
-//! tagged, and a bundle holds what they have signed. So every plain
+//! tagged, and a bundle is fetched from as from any other source. So every plain
 //! file with a plain name is taken, whether a recipe asks for it already or not:
 //! mostly the recipe comes on the same medium. What nobody asks for costs space,
 //! which is bounded here.

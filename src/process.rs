@@ -14,6 +14,9 @@ use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::Resource;
 
 use crate::manifest::names::one_line;
 use crate::progress::Event;
@@ -66,6 +69,19 @@ fn complaint_suffix(complaint: &str) -> String {
     if complaint.is_empty() { String::new() } else { format!(": {complaint}") }
 }
 
+/// What a program may use that reads foreign bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Confines<'a> {
+    /// The only folder that it can write to; it runs there.
+    pub folder: &'a Path,
+    /// How long it may take; then all its processes are ended.
+    pub time: Duration,
+    /// How many bytes of memory each of its processes may take.
+    pub memory: u64,
+    /// How many bytes a file that it writes may have.
+    pub file: u64,
+}
+
 /// A program to run.
 #[derive(Debug)]
 pub struct Program {
@@ -91,6 +107,27 @@ impl Program {
         let mut command = Command::new(name);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
         Self { command, line: name.to_owned() }
+    }
+
+    /// The program `name`, held to what it may use. What it starts ends with it,
+    /// and it ends with us: nothing that a foreign server keeps waiting is left
+    /// behind.
+    pub fn confined(name: &str, confines: &Confines<'_>) -> Self {
+        let folder = confines.folder;
+        let mut program = Self::new("bwrap")
+            .usual_args(["--ro-bind", "/", "/", "--dev", "/dev", "--unshare-pid", "--die-with-parent", "--new-session"])
+            .usual_args([OsStr::new("--bind"), folder.as_os_str(), folder.as_os_str()])
+            .usual_args([OsStr::new("--chdir"), folder.as_os_str()])
+            .usual_args(["--", "timeout", "--kill-after=5"])
+            .usual_args([format!("{}", confines.time.as_secs_f64())])
+            .usual_args(["prlimit", "--core=0"])
+            .usual_args([limit("data", Resource::Data, confines.memory)])
+            .usual_args([limit("fsize", Resource::Fsize, confines.file)])
+            // A file that gets too long is an error that programs speak of, not
+            // a signal that ends them without a word.
+            .usual_args(["--", "env", "--ignore-signal=XFSZ", name]);
+        name.clone_into(&mut program.line);
+        program
     }
 
     /// Adds an argument.
@@ -165,8 +202,16 @@ impl Program {
     /// # Errors
     /// As [`Self::output`], and any exit status but zero.
     pub fn run(self, progress: &dyn Progress) -> Result<Vec<u8>, ProcessError> {
+        self.feed(&[], progress)
+    }
+
+    /// [`Self::run`], with something on its standard input.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn feed(self, input: &[u8], progress: &dyn Progress) -> Result<Vec<u8>, ProcessError> {
         let line = self.line.clone();
-        let output = self.output(&[], progress)?;
+        let output = self.output(input, progress)?;
         succeeded(line, output.status, output.complaint)?;
         Ok(output.stdout)
     }
@@ -270,9 +315,21 @@ impl Program {
     }
 }
 
+/// Whether a program that was confined ended because its time was over.
+pub fn timed_out(status: ExitStatus) -> bool {
+    // What timeout(1) gives, and what it gives where it had to kill.
+    matches!(status.code(), Some(124 | 137))
+}
+
 /// Whether a program is on the fixed PATH.
 pub fn is_installed(name: &str) -> bool {
     std::env::split_paths(PATH).any(|folder| folder.join(name).is_file())
+}
+
+/// A limit for prlimit(1): nobody may raise one that we were started with.
+fn limit(name: &str, resource: Resource, wanted: u64) -> String {
+    let ours = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    format!("--{name}={}", wanted.min(ours))
 }
 
 fn succeeded(line: String, status: ExitStatus, complaint: String) -> Result<(), ProcessError> {

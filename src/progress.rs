@@ -75,6 +75,8 @@ pub enum Evidence<'a> {
         commit: &'a str,
         /// Who signed the tags.
         signers: &'a [String],
+        /// The name of the git bundle that it came from, if it did.
+        bundle: Option<&'a str>,
     },
     /// A source archive.
     Archived {

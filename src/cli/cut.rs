@@ -239,8 +239,11 @@ impl Operator for AtTerminal<'_> {
                     signers.join(", ")
                 )
             }
-            None => format!("  source    tag {} of {}", printable(preview.tag), printable(preview.source)),
+            None => format!("  source    tag {} of {}", printable(preview.tag), printable(&preview.source.to_string())),
         });
+        if let Some(bundle) = &preview.bundle {
+            lines.push(format!("  brought   by a medium: {}, not fetched from {}", bundle.display(), preview.source));
+        }
         lines.push(match preview.previous {
             Some(previous) => format!("  previous  {previous}"),
             None => "  previous  none: this is the first release".to_owned(),

@@ -22,7 +22,8 @@ use crate::media::Fate;
 /// Take what a medium brings, or bring a home up to date from a mirror
 ///
 /// With DIR: takes every plain file at the top of that folder. A git bundle named
-/// PRODUCT-VERSION.git.bundle goes into the inbox. Every other file becomes an input of builds under its
+/// PRODUCT-VERSION.git.bundle goes into the inbox, where `release cut` finds the
+/// source of that version. Every other file becomes an input of builds under its
 /// SHA-256, under which recipes ask for it. Nothing on the medium is trusted:
 /// links, other things and files that are too large are refused, and folders are
 /// not entered. What the home has already is not copied again.

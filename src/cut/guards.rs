@@ -107,6 +107,7 @@ impl Cut<'_> {
             product: self.product,
             version: self.version,
             source: of_product.source.get_ref(),
+            bundle: self.home.source_bundle(self.product, self.version),
             tag: &of_product.tag_of(self.version),
             pin,
             previous: listing.newest(),

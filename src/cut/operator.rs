@@ -1,5 +1,7 @@
 //! The person at the terminal, as a cut sees them.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 
@@ -8,6 +10,7 @@ use crate::manifest::Pin;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
+use crate::policy::Location;
 use crate::progress::Progress;
 use crate::repository::stage::Changes;
 use crate::sign::Plan;
@@ -43,8 +46,10 @@ pub struct Preview<'a> {
     pub product: &'a Product,
     /// The version.
     pub version: &'a Version,
-    /// Where the source is.
-    pub source: &'a str,
+    /// Where the source is, as the policy says.
+    pub source: &'a Location,
+    /// The git bundle that a medium brought, which is taken in its place.
+    pub bundle: Option<PathBuf>,
     /// The tag.
     pub tag: &'a str,
     /// The pin, where it is known.

@@ -69,9 +69,13 @@ impl Cut<'_> {
             of_product.tag_signers.iter().map(|file| self.home.resolve(file.get_ref())).collect();
         let revoked = of_product.tag_revoked.as_ref().map(|file| self.home.resolve(file.get_ref()));
         let maintainers = Maintainers::load(signers.iter().map(PathBuf::as_path), revoked.as_deref())?;
+        let bundle = self.home.source_bundle(self.product, self.version);
         let request = source::Request {
             source: of_product.source.get_ref(),
+            bundle: bundle.as_deref(),
+            hosts: &self.home.terminal.sources,
             base: self.home.folder(),
+            bounds: source::Bounds::default(),
             tag: &of_product.tag_of(self.version),
             branch: of_product.branch.get_ref(),
             maintainers: &maintainers,
@@ -93,6 +97,7 @@ impl Cut<'_> {
                 branch: &fetched.pin.branch,
                 commit: fetched.pin.commit.short(),
                 signers: &signers,
+                bundle: bundle.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()),
             },
         });
         Ok(fetched)
@@ -252,7 +257,7 @@ impl Cut<'_> {
         let done = cut.build.as_ref().ok_or_else(|| lost(folder, "build"))?;
         let pin = cut.pin.as_ref().ok_or_else(|| lost(folder, "pin"))?;
         let archive: &SourceArchive = cut.archive.as_ref().ok_or_else(|| lost(folder, "archive"))?;
-        let source = build_source(of_product);
+        let source = of_product.source.get_ref().public();
         let statement = Build {
             product: self.product,
             version: self.version,
@@ -398,18 +403,6 @@ impl Cut<'_> {
             });
         }
         Ok(files)
-    }
-}
-
-/// What claims say of where the source came from: a URL as it is, a path of
-/// this machine by its last segment.
-fn build_source(of_product: &ProductPolicy) -> String {
-    let source = of_product.source.get_ref();
-    match source.split_once("://") {
-        Some(("file", _)) | None => {
-            format!("file:{}", source.trim_end_matches('/').rsplit('/').next().unwrap_or_default())
-        }
-        Some(_) => source.clone(),
     }
 }
 

@@ -16,6 +16,6 @@ pub mod release;
 pub use bundle::Bundle;
 pub use claim::{Build, Pin, SourceArchive, Tag};
 pub use digest::Sha256;
-pub use names::{FileName, Holder, KeyName, Line, MirrorName, Product, RepoPath, Version};
+pub use names::{FileName, Holder, HostName, KeyName, Line, MirrorName, Product, RepoPath, Version};
 pub use publication::{Class, Entry, Publication};
 pub use release::{Artifact, Kind};

@@ -225,6 +225,17 @@ name!(
     |text| shaped(text, lower_or_digit, |b| lower_or_digit(b) || b"._-".contains(&b), 63)
 );
 name!(
+    /// A host, as URLs name it: `git.example.org`.
+    HostName,
+    "host name",
+    "use 1 to 253 of a-z 0-9 . -, beginning and ending with a letter or digit",
+    |text| {
+        shaped(text, lower_or_digit, |b| lower_or_digit(b) || b".-".contains(&b), 252)
+            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+            && !text.contains("..")
+    }
+);
+name!(
     /// A line that somebody wrote for people: the name of a holder, the reason
     /// of a withdrawal.
     ///
@@ -247,7 +258,7 @@ name!(
     |text| text.len() <= 512 && text.split('/').all(|segment| segment.parse::<FileName>().is_ok()
         || is_hash_prefixed(segment))
 );
-ordered_by_text!(Product, FileName, Holder, KeyName, MirrorName, RepoPath);
+ordered_by_text!(Product, FileName, Holder, HostName, KeyName, MirrorName, RepoPath);
 
 /// `<sha256>.<file>`, where the whole may be longer than a file name.
 fn is_hash_prefixed(segment: &str) -> bool {

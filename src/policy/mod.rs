@@ -5,12 +5,19 @@
 //! Unknown keys, wrong types and dangling names are errors with line, column
 //! and the nearest right word.
 
+mod location;
 mod policy_file;
 pub mod recipe;
 mod sandbox;
 mod terminal;
 mod text;
 
+pub use location::HostKey;
+pub use location::KeyPlace;
+pub use location::Location;
+pub use location::Remote;
+pub use location::Scheme;
+pub use location::SourceHost;
 pub use policy_file::KeyEntry;
 pub use policy_file::Online;
 pub use policy_file::Policy;

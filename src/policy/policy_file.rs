@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+use super::location::Location;
 use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
@@ -113,8 +114,8 @@ pub struct OpenPgp {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProductPolicy {
-    /// Where its source is: a path or `file://` URL of a git repository.
-    pub source: Span<String>,
+    /// Where its source is: a git repository.
+    pub source: Span<Location>,
     /// The branches that releases are made from; at most one `*`.
     pub branch: Span<String>,
     /// The tag of a version; contains `{version}`.

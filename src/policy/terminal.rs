@@ -2,11 +2,13 @@
 //! never loosen the policy.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::location::SourceHost;
 use super::sandbox::Sandbox;
 use super::text::ConfigError;
 use super::text::Span;
@@ -28,6 +30,9 @@ pub struct Terminal {
     /// How builds are confined.
     #[serde(default)]
     pub sandbox: Sandbox,
+    /// How hosts are reached that have source.
+    #[serde(rename = "source", default)]
+    pub sources: Vec<SourceHost>,
     /// Where publications go.
     #[serde(rename = "mirror", default)]
     pub mirrors: BTreeMap<MirrorName, MirrorEntry>,
@@ -59,6 +64,12 @@ impl Terminal {
         let terminal: Self = text.parse()?;
         text.check_version(&terminal.version, VERSION)?;
         terminal.sandbox.check(&text)?;
+        let mut hosts = BTreeSet::new();
+        for source in &terminal.sources {
+            if !hosts.insert(source.host.get_ref()) {
+                return Err(text.error(&source.host, format!("`{}` stands here twice", source.host.get_ref())));
+            }
+        }
         Ok(terminal)
     }
 }

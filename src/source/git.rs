@@ -2,31 +2,33 @@
 //! configuration, and nothing that could run a program of somebody else.
 
 use std::path::Path;
+use std::time::Duration;
 
+use super::Bounds;
 use super::SourceError;
+use super::refs;
+use super::refs::TAG;
+use super::route::Route;
 use crate::manifest::claim::GitId;
+use crate::process;
+use crate::process::Confines;
 use crate::process::ProcessError;
 use crate::process::Program;
 use crate::progress::Progress;
 
-/// Where the fetched release tag is kept.
-pub(super) const TAG: &str = "refs/inbox/tag";
-/// Where fetched branches are kept.
-pub(super) const HEADS: &str = "refs/inbox/heads/";
-/// Where fetched sign-offs are kept.
-pub(super) const SIGNOFFS: &str = "refs/inbox/signoff/";
-
 /// Settings of every call.
-const SETTINGS: [&str; 15] = [
+const SETTINGS: [&str; 16] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.protectHFS=true",
     "core.protectNTFS=true",
     "core.attributesFile=/dev/null",
     "protocol.allow=never",
-    "protocol.file.allow=always",
+    "protocol.version=2",
     "transfer.fsckObjects=true",
     "fetch.fsckObjects=true",
+    // One pack, whose size is bounded, in place of a file for each object.
+    "fetch.unpackLimit=1",
     "fetch.recurseSubmodules=false",
     "submodule.recurse=false",
     "gc.auto=0",
@@ -35,62 +37,69 @@ const SETTINGS: [&str; 15] = [
     "init.defaultBranch=none",
 ];
 
+/// What a list of tags may take of memory.
+const LIST_MEMORY: u64 = 512 << 20;
+/// What a fetch may take of memory.
+const FETCH_MEMORY: u64 = 4 << 30;
+
 /// A bare repository of ours.
 pub(super) struct Git<'a> {
     folder: &'a Path,
+    bounds: Bounds,
     progress: &'a dyn Progress,
-}
-
-/// A git repository on this machine.
-pub(super) fn local_url(source: &str, base: &Path) -> Result<String, SourceError> {
-    let scheme = || SourceError::Scheme(source.to_owned());
-    if let Some(path) = source.strip_prefix("file://") {
-        return if path.starts_with('/') { Ok(source.to_owned()) } else { Err(scheme()) };
-    }
-    // `host:path` is ssh to git, and anything with `://` another transport.
-    if source.contains("://") || source.split('/').next().is_some_and(|first| first.contains(':')) {
-        return Err(scheme());
-    }
-    let path = base.join(source);
-    let path = path.canonicalize().map_err(|error| SourceError::Io { path, source: error })?;
-    path.to_str().map(|path| format!("file://{path}")).ok_or_else(scheme)
 }
 
 impl<'a> Git<'a> {
     /// Makes a fresh repository; what was there before is removed.
-    pub(super) fn init(folder: &'a Path, progress: &'a dyn Progress) -> Result<Self, SourceError> {
+    pub(super) fn init(folder: &'a Path, bounds: Bounds, progress: &'a dyn Progress) -> Result<Self, SourceError> {
         let io = |source| SourceError::Io { path: folder.to_owned(), source };
         match std::fs::remove_dir_all(folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
         }
         std::fs::create_dir_all(folder).map_err(io)?;
-        let git = Self { folder, progress };
-        git.program(&["init", "--quiet", "--bare"]).arg(folder).run(progress)?;
+        let git = Self { folder, bounds, progress };
+        git.settled(Program::new("git")).args(["init", "--quiet", "--bare"]).arg(folder).run(progress)?;
         Ok(git)
     }
 
-    fn program(&self, arguments: &[&str]) -> Program {
-        let mut program = Program::new("git")
+    /// Gives a call of git all that it may know.
+    fn settled(&self, program: Program) -> Program {
+        let program = program
+            // curl asks the user database for a home, and there for passwords,
+            // where it is told of none.
+            .env("HOME", "/nonexistent")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_ATTR_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ASKPASS", "/bin/false")
             .env("GIT_NO_REPLACE_OBJECTS", "1")
-            .env("GIT_ALLOW_PROTOCOL", "file")
+            .env("GIT_ALLOW_PROTOCOL", "none")
             .env("GIT_PROTOCOL_FROM_USER", "0")
             .env("GIT_NO_LAZY_FETCH", "1")
             .current_dir(self.folder);
-        for setting in SETTINGS {
-            program = program.usual_args(["-c", setting]);
-        }
-        program.args(arguments.iter().copied())
+        SETTINGS.iter().fold(program, |program, setting| program.usual_args(["-c", setting]))
     }
 
-    /// A call that works on the repository.
+    /// A call that works on the repository, and on nothing else.
     pub(super) fn call(&self, arguments: &[&str]) -> Program {
-        self.program(&[]).usual_args(["--git-dir=."]).args(arguments.iter().copied())
+        self.settled(Program::new("git")).usual_args(["--git-dir=."]).args(arguments.iter().copied())
+    }
+
+    /// A call that meets foreign bytes first.
+    fn confined(&self, time: Duration, memory: u64) -> Program {
+        let confines = Confines { folder: self.folder, time, memory, file: self.bounds.pack };
+        self.settled(Program::confined("git", &confines)).usual_args(["--git-dir=."])
+    }
+
+    /// A call that goes to where the source is.
+    fn remote(&self, route: &Route, time: Duration, memory: u64) -> Program {
+        let mut program = self.confined(time, memory).env("GIT_ALLOW_PROTOCOL", route.protocol);
+        if let Some(ssh) = &route.ssh {
+            program = program.env("GIT_SSH_COMMAND", ssh).env("GIT_SSH_VARIANT", "ssh");
+        }
+        route.settings.iter().fold(program, |program, setting| program.usual_args(["-c", setting]))
     }
 
     pub(super) fn progress(&self) -> &dyn Progress {
@@ -107,29 +116,87 @@ impl<'a> Git<'a> {
         Ok(text.trim_end_matches('\n').to_owned())
     }
 
-    /// Fetches the release tag, its sign-offs, and the branches that match.
-    pub(super) fn fetch(&self, url: &str, tag: &str, branch: &str) -> Result<(), SourceError> {
-        // Asking first gives a missing tag a message of its own.
-        let asked = self.text(&["ls-remote", "--tags", url, &format!("refs/tags/{tag}")], "ls-remote");
-        let listed = asked.map_err(|error| match error {
-            SourceError::Process(ProcessError::Failed { complaint, .. }) if complaint.contains("dubious ownership") => {
-                SourceError::OtherOwner(url.to_owned())
+    /// Fetches the release tag, its sign-offs, and the branches that match, over
+    /// the first route that answers.
+    pub(super) fn fetch(&self, routes: &[Route], tag: &str, branch: &str) -> Result<(), SourceError> {
+        let mut listed = Err(SourceError::NoTag(tag.to_owned()));
+        for route in routes {
+            listed = self.list(route, tag, branch).map(|specs| (route, specs));
+            if !matches!(listed, Err(SourceError::Unreachable { .. })) {
+                break;
             }
-            other => other,
-        })?;
-        if !listed.lines().any(|line| line.ends_with(&format!("\trefs/tags/{tag}"))) {
-            return Err(SourceError::NoTag(tag.to_owned()));
         }
-        let specs = [
-            format!("refs/tags/{tag}:{TAG}"),
-            format!("refs/tags/signoff/{tag}/*:{SIGNOFFS}*"),
-            format!("refs/heads/{branch}:{HEADS}{branch}"),
-        ];
-        let mut arguments = vec!["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", url];
-        arguments.extend(specs.iter().map(String::as_str));
-        self.call(&arguments).run(self.progress)?;
-        self.call(&["fsck", "--strict", "--no-progress", "--no-dangling"]).run(self.progress)?;
-        Ok(())
+        let (route, specs) = listed?;
+        let fetched = self
+            .remote(route, self.bounds.fetch, FETCH_MEMORY)
+            .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--stdin"])
+            .arg(&route.url)
+            .feed(specs.join("\n").as_bytes(), self.progress);
+        fetched.map_err(|error| self.judge(route, self.bounds.fetch, error))?;
+        let sound = self.confined(self.bounds.fetch, FETCH_MEMORY);
+        let sound = sound.args(["fsck", "--strict", "--no-progress", "--no-dangling"]).run(self.progress);
+        sound.map(drop).map_err(|error| match error {
+            ProcessError::Failed { status, complaint, .. } if !process::timed_out(status) => {
+                SourceError::Unsound { place: route.place.clone(), complaint }
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Asks what there is, and gives a refspec for each ref that is wanted. What
+    /// is fetched afterwards is named in full, so that a source cannot give more
+    /// refs than it has told of.
+    fn list(&self, route: &Route, tag: &str, branch: &str) -> Result<Vec<String>, SourceError> {
+        let unsound = |complaint: String| SourceError::Unsound { place: route.place.clone(), complaint };
+        let program = self.remote(route, self.bounds.answer, LIST_MEMORY);
+        let program = if route.is_bundle {
+            program.args(["bundle", "list-heads", &route.url])
+        } else {
+            program.args(["ls-remote", "--tags", "--heads", "--refs", &route.url])
+        };
+        let bytes = program.run(self.progress).map_err(|error| self.judge(route, self.bounds.answer, error))?;
+        let specs = refs::specs(&String::from_utf8_lossy(&bytes), tag, branch).map_err(unsound)?;
+        if specs.iter().any(|spec| spec.ends_with(&format!(":{TAG}"))) {
+            Ok(specs)
+        } else {
+            Err(SourceError::NoTag(tag.to_owned()))
+        }
+    }
+
+    /// Whose fault it is that a source was not fetched.
+    fn judge(&self, route: &Route, time: Duration, error: ProcessError) -> SourceError {
+        let place = route.place.clone();
+        let (status, complaint) = match error {
+            // What git runs in did not begin.
+            ProcessError::Failed { ref complaint, .. }
+                if ["bwrap: ", "prlimit: ", "timeout: ", "env: "].iter().any(|word| complaint.starts_with(word)) =>
+            {
+                return error.into();
+            }
+            ProcessError::Failed { status, complaint, .. } => (status, complaint),
+            ProcessError::TooMuch(_) => {
+                return SourceError::Unsound { place, complaint: "it lists too many tags".to_owned() };
+            }
+            other => return other.into(),
+        };
+        let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
+        if says(&["dubious ownership"]) {
+            SourceError::OtherOwner(place)
+        } else if process::timed_out(status) {
+            let complaint = format!("it did not finish within {} seconds", time.as_secs());
+            SourceError::Unreachable { place, complaint }
+        } else if says(&["No space left on device"]) {
+            SourceError::Io { path: self.folder.to_owned(), source: std::io::ErrorKind::StorageFull.into() }
+        } else if says(&["File too large", "ut of memory"]) {
+            let complaint = format!("it is larger than a source may be ({} bytes in one pack)", self.bounds.pack);
+            SourceError::Unsound { place, complaint }
+        } else if says(&["mismatched algorithms"]) {
+            SourceError::Unsound { place, complaint: refs::OF_SHA256.to_owned() }
+        } else if route.is_bundle || says(&["fsck error", "pack has bad", "inflate", "corrupt", "bad object"]) {
+            SourceError::Unsound { place, complaint }
+        } else {
+            SourceError::Unreachable { place, complaint }
+        }
     }
 
     /// The refs below a prefix, without it, sorted by name.

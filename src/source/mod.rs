@@ -6,10 +6,13 @@
 
 mod archive;
 mod git;
+pub mod refs;
+mod route;
 pub mod tag;
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -19,6 +22,8 @@ use crate::manifest::SourceArchive;
 use crate::manifest::claim::GitId;
 use crate::manifest::names::quoted;
 use crate::openpgp::OpenPgpError;
+use crate::policy::Location;
+use crate::policy::SourceHost;
 use crate::process::ProcessError;
 use crate::progress::Progress;
 
@@ -26,13 +31,37 @@ pub use archive::COMPRESSOR;
 pub use tag::Maintainers;
 
 use self::git::Git;
+use self::route::Route;
+
+/// How long a source may take, and how much it may send.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How long the first answer may take, and how long a server may be silent.
+    pub answer: Duration,
+    /// How long all may take.
+    pub fetch: Duration,
+    /// How many bytes of packed objects may come.
+    pub pack: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(60), fetch: Duration::from_secs(60 * 60), pack: 4 << 30 }
+    }
+}
 
 /// What to fetch.
 pub struct Request<'a> {
-    /// Path or `file://` URL of the git repository.
-    pub source: &'a str,
+    /// Where the source is.
+    pub source: &'a Location,
+    /// A git bundle that a medium brought, to be fetched from in its place.
+    pub bundle: Option<&'a Path>,
+    /// How hosts are reached.
+    pub hosts: &'a [SourceHost],
     /// The folder that relative paths start from.
     pub base: &'a Path,
+    /// How long it may take.
+    pub bounds: Bounds,
     /// The release tag.
     pub tag: &'a str,
     /// The branches that releases are made from; at most one `*`.
@@ -53,12 +82,33 @@ pub enum SourceError {
     /// again may help.
     #[error(transparent)]
     Process(#[from] ProcessError),
-    /// The source is neither a path nor a `file://` URL.
-    #[error("source {} is neither a path nor a file:// URL", quoted(.0))]
-    Scheme(String),
+    /// The source could not be reached. Trying again may help.
+    #[error("cannot fetch from {place}: {complaint}")]
+    Unreachable {
+        /// Where, with the addresses that were used.
+        place: String,
+        /// What git says, on one line.
+        complaint: String,
+    },
+    /// What came is no sound git data, or too much of it.
+    #[error("what came from {place} is refused: {complaint}")]
+    Unsound {
+        /// From where.
+        place: String,
+        /// What git says, on one line.
+        complaint: String,
+    },
+    /// `terminal.toml` does not say how to know a host, or how to log in.
+    #[error("terminal.toml has no `{what}` for the host {host}")]
+    Unpinned {
+        /// The host.
+        host: String,
+        /// What is missing.
+        what: &'static str,
+    },
     /// git reads no repository of another user, since its configuration could
     /// run programs.
-    #[error("the source {} belongs to another user, and git does not read it", quoted(.0))]
+    #[error("the source {0} belongs to another user, and git does not read it")]
     OtherOwner(String),
     /// A file of this terminal cannot be used.
     #[error("cannot use {}", .path.display())]
@@ -183,7 +233,15 @@ pub enum SourceError {
 impl SourceError {
     /// Whether trying again may help: nothing was found wrong with the source.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Process(_) | Self::OtherOwner(_) | Self::Io { .. } | Self::Keys { .. } | Self::Scheme(_))
+        matches!(
+            self,
+            Self::Process(_)
+                | Self::Unreachable { .. }
+                | Self::Unpinned { .. }
+                | Self::OtherOwner(_)
+                | Self::Io { .. }
+                | Self::Keys { .. }
+        )
     }
 }
 
@@ -205,13 +263,12 @@ pub fn fetch<'a>(
     now: Timestamp,
     progress: &'a dyn Progress,
 ) -> Result<Source<'a>, SourceError> {
-    let git = Git::init(folder, progress)?;
-    let url = git::local_url(request.source, request.base)?;
-    git.fetch(&url, request.tag, request.branch)?;
+    let git = Git::init(folder, request.bounds, progress)?;
+    git.fetch(&Route::all(request, folder)?, request.tag, request.branch)?;
 
     let tags = tag::check(&git, request, now)?;
     let commit = tags.commit.clone();
-    let heads = git.refs(git::HEADS)?;
+    let heads = git.refs(refs::HEADS)?;
     let (branch, head) = match request.pinned {
         None => {
             let at_commit = heads.into_iter().find(|(_, head)| *head == commit);

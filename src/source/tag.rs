@@ -16,8 +16,8 @@ use jiff::Timestamp;
 
 use super::Request;
 use super::SourceError;
-use super::git;
 use super::git::Git;
+use super::refs;
 use crate::manifest::Sha256;
 use crate::manifest::Tag;
 use crate::manifest::claim::GitId;
@@ -130,16 +130,16 @@ pub(super) struct Checked {
 
 /// Checks the release tag and its sign-offs, and counts distinct maintainers.
 pub(super) fn check(git: &Git<'_>, request: &Request<'_>, now: Timestamp) -> Result<Checked, SourceError> {
-    let (release, commit) = check_one(git, git::TAG, request.tag, request.maintainers, now)?;
+    let (release, commit) = check_one(git, refs::TAG, request.tag, request.maintainers, now)?;
     let mut tags = vec![release];
-    let signoffs = git.refs(git::SIGNOFFS)?;
+    let signoffs = git.refs(refs::SIGNOFFS)?;
     if signoffs.len() > MAX_SIGNOFFS {
         let reason = format!("it has {} sign-offs; at most {MAX_SIGNOFFS} are read", signoffs.len());
         return Err(SourceError::MalformedTag { tag: request.tag.to_owned(), reason });
     }
     for (name, _) in signoffs {
         let full = format!("signoff/{}/{name}", request.tag);
-        let (tag, found) = check_one(git, &format!("{}{name}", git::SIGNOFFS), &full, request.maintainers, now)?;
+        let (tag, found) = check_one(git, &format!("{}{name}", refs::SIGNOFFS), &full, request.maintainers, now)?;
         if found != commit {
             return Err(SourceError::SignoffElsewhere { tag: full, found, wanted: commit });
         }

@@ -26,6 +26,10 @@ use crate::support::Lab;
 use crate::support::project;
 use crate::support::run;
 
+/// A terminal that fetches from a host.
+const REMOTE: &str = "version = 1\n[[source]]\nhost = \"git.kestrel.example\"\naddress = [\"192.0.2.1\", \"2001:db8::1\"]\n\
+    host-key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJtIPyzTVBdSN6mJxYqqOwQ0CNVa8GZfQhjWrYBjKzEo\"\n\
+    key = \"file:keys/git\"\nca = \"keys/git-ca.pem\"\n";
 /// Where scripts/fuzz wants the seeds.
 const FOLDER: &str = "RELEASE_FUZZ_CORPUS";
 
@@ -51,8 +55,9 @@ fn the_laboratory_gives_seeds_to_every_fuzz_target() {
                 .to_vec(),
         ),
         ("names", vec![names]),
-        ("policy", vec![lab.read("home/policy.toml"), lab.read("home/terminal.toml")]),
+        ("policy", vec![lab.read("home/policy.toml"), lab.read("home/terminal.toml"), REMOTE.as_bytes().to_vec()]),
         ("recipe", vec![lab.read("work/release.toml")]),
+        ("refs", vec![run(lab.git("work").args(["ls-remote", "../source.git"])).exits(0).out.into_bytes()]),
         (
             "signature",
             vec![

@@ -1,7 +1,7 @@
 //! The integration tests: one binary, so that it links once.
 //!
-//! Everything is real: the program itself, git, ssh-keygen, bubblewrap, nginx,
-//! gpg, sqv and python-tuf. `scripts/test` installs what is missing.
+//! Everything is real: the program itself, git, ssh-keygen, sshd, bubblewrap,
+//! nginx, gpg, sqv and python-tuf. `scripts/test` installs what is missing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
@@ -23,9 +23,11 @@ mod media;
 mod outside;
 mod own;
 mod properties;
+mod remote;
 mod resume;
 mod served;
 mod source;
+mod source_bundle;
 mod trees;
 mod verify;
 mod web;

@@ -251,6 +251,7 @@ fn a_killed_import_is_done_by_the_same_command() {
             assert_eq!(lab.read("home/inbox/kestrel-1.0.git.bundle"), lab.read("medium/kestrel-1.0.git.bundle"));
         }
     }
+    lab.cut("1.0").exits(0).says("from inbox/kestrel-1.0.git.bundle");
 }
 
 #[test]

@@ -248,18 +248,23 @@ fn the_repository_of_another_user_is_not_read() {
 }
 
 #[test]
-fn only_local_sources_are_fetched() {
+fn a_policy_names_only_sources_that_are_fetched_safely() {
     let lab = Lab::new();
     let policy = String::from_utf8(lab.read("policy/policy.toml")).unwrap();
-    for (index, source) in
-        ["ext::sh -c evil", "host:path", "https://x.example/k.git", "git://x.example/k", "file://relative"]
-            .iter()
-            .enumerate()
-    {
+    for (source, why) in [
+        ("ext::sh -c evil", "starts a program as git's transport"),
+        ("host:path", "write ssh://user@host/path"),
+        ("http://x.example/k.git", "use https:// or ssh://"),
+        ("git://x.example/k", "use https:// or ssh://"),
+        ("file://relative", "file:///path"),
+        ("https://mia:secret@x.example/k", "has no user and no password"),
+    ] {
         lab.write("policy/policy.toml", policy.replace("../source.git", source));
-        let home = format!("home-{index}");
-        lab.with_keys(&["init", "--home", &home, "--policy", "policy/policy.toml", "--software-keys"]).exits(0);
-        lab.with_keys(&["cut", "--home", &home, "1.0", "--dry-run"]).exits(1).says("neither a path nor a file:// URL");
+        let said = lab.runs(&["policy", "check", "policy/policy.toml"]).exits(1).says("policy.toml:43:10: ").says(why);
+        said.does_not_say("secret");
+        let init = ["init", "--home", "fresh", "--policy", "policy/policy.toml", "--software-keys"];
+        lab.with_keys(&init).exits(1).says(why);
+        assert!(!lab.path("fresh").exists());
     }
 }
 

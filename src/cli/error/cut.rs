@@ -16,11 +16,22 @@ use crate::key::KeyError;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
+use crate::policy::Location;
+use crate::policy::Scheme;
 use crate::process::ProcessError;
 use crate::publish;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::source::SourceError;
+
+/// How `terminal.toml` names a host, for one who has to write it.
+const SOURCE_HOST: [&str; 5] = [
+    "[[source]]",
+    "host     = \"git.example.org\"",
+    "address  = [\"192.0.2.10\"]",
+    "host-key = \"ssh-ed25519 AAAA...\"",
+    "key      = \"file:keys/git\"",
+];
 
 /// A file of the home that is not as the cut left it.
 enum Fault {
@@ -107,8 +118,42 @@ impl Stop<'_> {
             let lines = [format!("git tag {force}-s {about} {tag}"), push(&tag, force)];
             self.again(result.hint_lines(&why, &lines), again)
         };
-        let result = CommandError::from_error(if error.is_transient() { FAILED } else { super::REJECTED }, &error);
+        let mut result = CommandError::from_error(if error.is_transient() { FAILED } else { super::REJECTED }, &error);
+        if let Some(bundle) = self.home.source_bundle(self.product, self.version) {
+            let bundle = shell_path(&bundle);
+            result = result
+                .hint_command(
+                    &format!(
+                        "the source came from {bundle}. A bundle holds the tag, its sign-offs and the release branch, \
+                         with all that they need; if it does not, have it made again, and take it using:"
+                    ),
+                    &["import", "DIR"],
+                )
+                .hint_lines("or take it away, to fetch from where the policy says:", &[format!("rm {bundle}")]);
+        }
         match error {
+            SourceError::Unsound { .. } => self.again(
+                result.hint(format!(
+                    "{nothing}; what came is no sound repository, or too large: find out who made it so before you go \
+                     on"
+                )),
+                "to try once more, use the same command again:",
+            ),
+            SourceError::Unreachable { .. } => {
+                self.again(self.about_host(result, nothing), "when that is mended, go on using the same command again:")
+            }
+            SourceError::Unpinned { .. } => self.again(
+                result
+                    .hint(format!(
+                        "{nothing}, and no connection was made. Get the host's key from its operator, over another \
+                         channel than the network"
+                    ))
+                    .hint_lines(
+                        "and let terminal.toml say how this machine reaches the host:",
+                        &SOURCE_HOST.map(str::to_owned),
+                    ),
+                "then cut it using the same command again:",
+            ),
             SourceError::Process(ProcessError::Missing(program)) => self.again(install(result, &program), again),
             SourceError::OtherOwner(_) => result.hint(format!(
                 "{nothing}; mirror the repository as the user who runs this program (`git clone --mirror`), and name \
@@ -153,6 +198,23 @@ impl Stop<'_> {
                 again,
             ),
         }
+    }
+
+    /// What to look at where a host gives no source.
+    fn about_host(&self, result: CommandError, nothing: &str) -> CommandError {
+        let product = self.home.policy.products.get(self.product);
+        let Some(Location::Remote(remote)) = product.map(|product| product.source.get_ref()) else {
+            return result.hint(format!("{nothing}; look whether the source is where the policy says"));
+        };
+        let identity = match remote.scheme {
+            Scheme::Ssh => "`host-key` and `key`, which the host may have replaced or not know",
+            Scheme::Https => "`ca`, if the host's certificate is not from one of the system's authorities",
+        };
+        result.hint(format!(
+            "{nothing}; look at the cable and the clock, and in terminal.toml at the [[source]] of host {}: `address`, \
+             and {identity}. Do not change who is trusted before the host's operator says so",
+            remote.host
+        ))
     }
 
     fn build(&self, error: BuildError) -> CommandError {

@@ -282,8 +282,9 @@ impl Progress for Ui {
 impl Ui {
     fn evidence(&self, evidence: &Evidence<'_>) {
         match evidence {
-            Evidence::Fetched { branch, commit, signers } => {
-                self.done("Fetched", &format!("{branch} at {commit}, tag signed by {}", signers.join(", ")));
+            Evidence::Fetched { branch, commit, signers, bundle } => {
+                let from = bundle.map_or_else(String::new, |bundle| format!(", from inbox/{bundle}"));
+                self.done("Fetched", &format!("{branch} at {commit}, tag signed by {}{from}", signers.join(", ")));
             }
             Evidence::Archived { tar, files } => {
                 self.done("Archived", &format!("{files} files, tar sha256 {}", tar.short()));

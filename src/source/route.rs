@@ -1,0 +1,224 @@
+//! How git gets to a source: over which transport, to which address, with which
+//! proof of who is there. Nothing of the user's takes part: no configuration, no
+//! agent, no proxy, no cookies, no credentials but the one key that
+//! `terminal.toml` names.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::Request;
+use super::SourceError;
+use crate::manifest::names::quoted;
+use crate::policy::HostKey;
+use crate::policy::KeyPlace;
+use crate::policy::Location;
+use crate::policy::Remote;
+use crate::policy::Scheme;
+use crate::policy::SourceHost;
+use crate::process;
+use crate::process::ProcessError;
+
+/// One way to a source.
+pub(super) struct Route {
+    /// What git is told to fetch from.
+    pub(super) url: String,
+    /// The only transport that git may use.
+    pub(super) protocol: &'static str,
+    /// Settings for this route alone.
+    pub(super) settings: Vec<String>,
+    /// What git runs for ssh.
+    pub(super) ssh: Option<String>,
+    /// Where it leads, for messages.
+    pub(super) place: String,
+    /// Whether it is a file of ours, which does not get better by trying again.
+    pub(super) is_bundle: bool,
+}
+
+impl Route {
+    /// All ways to a source, the best first. `folder` takes the files that they
+    /// need.
+    pub(super) fn all(request: &Request<'_>, folder: &Path) -> Result<Vec<Self>, SourceError> {
+        if let Some(bundle) = request.bundle {
+            let url = bundle.to_str().ok_or_else(|| not_text(bundle))?.to_owned();
+            return Ok(vec![Self { is_bundle: true, ..Self::local(url, format!("bundle {}", bundle.display())) }]);
+        }
+        match request.source {
+            Location::Local(path) => {
+                let url = local_url(path, request.base)?;
+                Ok(vec![Self::local(url, quoted(path))])
+            }
+            Location::Remote(remote) => {
+                let host = request.hosts.iter().find(|entry| *entry.host.get_ref() == remote.host);
+                match remote.scheme {
+                    Scheme::Https => Ok(vec![Self::https(remote, host, request, folder)?]),
+                    Scheme::Ssh => Self::ssh(remote, host, request, folder),
+                }
+            }
+        }
+    }
+
+    fn local(url: String, place: String) -> Self {
+        Self { url, protocol: "file", settings: Vec::new(), ssh: None, place, is_bundle: false }
+    }
+
+    fn https(
+        remote: &Remote,
+        host: Option<&SourceHost>,
+        request: &Request<'_>,
+        folder: &Path,
+    ) -> Result<Self, SourceError> {
+        let seconds = request.bounds.answer.as_secs().max(1);
+        let mut settings = vec![
+            "http.followRedirects=false".to_owned(),
+            "http.sslVerify=true".to_owned(),
+            "http.lowSpeedLimit=1000".to_owned(),
+            format!("http.lowSpeedTime={seconds}"),
+            "credential.helper=".to_owned(),
+        ];
+        let addresses = host.map_or(&[][..], |host| &host.address);
+        if !addresses.is_empty() {
+            let list: Vec<String> = addresses.iter().map(|address| bracketed(*address)).collect();
+            settings.push(format!("http.curloptResolve={}:{}:{}", remote.host, remote.port(), list.join(",")));
+        }
+        if let Some(ca) = host.and_then(|host| host.ca.as_ref()) {
+            let ca = request.base.join(ca);
+            fs::File::open(&ca).map_err(|source| SourceError::Io { path: ca.clone(), source })?;
+            settings.push(format!("http.sslCAInfo={}", ca.to_str().ok_or_else(|| not_text(&ca))?));
+            // In place of the system's certificates, which curl would add.
+            let none = folder.join("no-certificates");
+            fs::create_dir_all(&none).map_err(|source| SourceError::Io { path: none.clone(), source })?;
+            settings.push(format!("http.sslCAPath={}", none.to_str().ok_or_else(|| not_text(&none))?));
+        }
+        let url = remote.to_string();
+        let place = at(remote, addresses);
+        Ok(Self { url, protocol: "https", settings, ssh: None, place, is_bundle: false })
+    }
+
+    /// One route for each address, since ssh takes one.
+    fn ssh(
+        remote: &Remote,
+        host: Option<&SourceHost>,
+        request: &Request<'_>,
+        folder: &Path,
+    ) -> Result<Vec<Self>, SourceError> {
+        if !process::is_installed("ssh") {
+            return Err(ProcessError::Missing("ssh".to_owned()).into());
+        }
+        let missing = |what| SourceError::Unpinned { host: remote.host.to_string(), what };
+        let host = host.ok_or_else(|| missing("host-key"))?;
+        let host_key = host.host_key.as_ref().ok_or_else(|| missing("host-key"))?;
+        let KeyPlace::File(key) = host.key.as_ref().ok_or_else(|| missing("key"))?;
+        let key = request.base.join(key);
+        fs::File::open(&key).map_err(|source| SourceError::Io { path: key.clone(), source })?;
+        let failed = |source: io::Error| SourceError::Io { path: folder.to_owned(), source };
+        fs::write(folder.join(KNOWN_HOSTS), format!("{} {}\n", remote.host, host_key.as_str())).map_err(failed)?;
+        // A name of ours, so that no path needs the quoting of ssh_config(5).
+        symlink(&key, folder.join(IDENTITY)).map_err(failed)?;
+        let names: Vec<(String, &[IpAddr])> = if host.address.is_empty() {
+            vec![(remote.host.to_string(), &[])]
+        } else {
+            host.address.iter().map(|address| (address.to_string(), std::slice::from_ref(address))).collect()
+        };
+        let route = |(index, (name, addresses)): (usize, (String, &[IpAddr]))| {
+            let file = format!("ssh_config.{index}");
+            fs::write(folder.join(&file), ssh_config(remote, &name, host_key)).map_err(failed)?;
+            Ok(Self {
+                url: remote.to_string(),
+                protocol: "ssh",
+                settings: Vec::new(),
+                // Relative to the folder, in which git runs.
+                ssh: Some(format!("ssh -F {file}")),
+                place: at(remote, addresses),
+                is_bundle: false,
+            })
+        };
+        names.into_iter().enumerate().map(route).collect()
+    }
+}
+
+/// The file with the host's key.
+const KNOWN_HOSTS: &str = "known_hosts";
+/// The link to the key that logs in.
+const IDENTITY: &str = "identity";
+
+/// The whole configuration of ssh: `-F` keeps it from reading any other.
+fn ssh_config(remote: &Remote, address: &str, host_key: &HostKey) -> String {
+    format!(
+        "Host *
+    HostName {address}
+    HostKeyAlias {}
+    HostKeyAlgorithms {}
+    UserKnownHostsFile {KNOWN_HOSTS}
+    GlobalKnownHostsFile none
+    KnownHostsCommand none
+    StrictHostKeyChecking yes
+    UpdateHostKeys no
+    VerifyHostKeyDNS no
+    CheckHostIP no
+    CanonicalizeHostname no
+    IdentityFile {IDENTITY}
+    IdentitiesOnly yes
+    IdentityAgent none
+    CertificateFile none
+    AddKeysToAgent no
+    PreferredAuthentications publickey
+    PasswordAuthentication no
+    KbdInteractiveAuthentication no
+    GSSAPIAuthentication no
+    HostbasedAuthentication no
+    BatchMode yes
+    ClearAllForwardings yes
+    ForwardAgent no
+    ForwardX11 no
+    Tunnel no
+    PermitLocalCommand no
+    ProxyCommand none
+    ProxyJump none
+    ControlMaster no
+    ControlPath none
+    RequestTTY no
+    EscapeChar none
+    Compression no
+    ConnectTimeout 15
+    ServerAliveInterval 10
+    ServerAliveCountMax 3
+    TCPKeepAlive no
+    LogLevel ERROR
+",
+        remote.host,
+        host_key.algorithms()
+    )
+}
+
+/// A git repository on this machine, as a URL.
+fn local_url(path: &str, base: &Path) -> Result<String, SourceError> {
+    if path.starts_with("file://") {
+        return Ok(path.to_owned());
+    }
+    let path = base.join(path);
+    let path = path.canonicalize().map_err(|error| SourceError::Io { path, source: error })?;
+    path.to_str().map(|path| format!("file://{path}")).ok_or_else(|| not_text(&path))
+}
+
+fn not_text(path: &Path) -> SourceError {
+    SourceError::Io { path: PathBuf::from(path), source: io::Error::other("git needs a path of UTF-8 text") }
+}
+
+/// An address as URLs write it.
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// A URL, and the addresses that were used for it.
+fn at(remote: &Remote, addresses: &[IpAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    let at = if addresses.is_empty() { String::new() } else { format!(" at {}", addresses.join(", ")) };
+    format!("{remote}{at}")
+}
