@@ -185,8 +185,8 @@ impl<'a> Git<'a> {
         } else if process::timed_out(status) {
             let complaint = format!("it did not finish within {} seconds", time.as_secs());
             SourceError::Unreachable { place, complaint }
-        } else if says(&["No space left on device"]) {
-            SourceError::Io { path: self.folder.to_owned(), source: std::io::ErrorKind::StorageFull.into() }
+        } else if says(&["No space left on device", "Out of diskspace"]) || self.has_no_space() {
+            SourceError::Io { path: self.folder.to_owned(), source: rustix::io::Errno::NOSPC.into() }
         } else if says(&["File too large", "ut of memory"]) {
             let complaint = format!("it is larger than a source may be ({} bytes in one pack)", self.bounds.pack);
             SourceError::Unsound { place, complaint }
@@ -197,6 +197,12 @@ impl<'a> Git<'a> {
         } else {
             SourceError::Unreachable { place, complaint }
         }
+    }
+
+    /// Whether the disk is full. git does not always say so.
+    fn has_no_space(&self) -> bool {
+        const NOTHING: u64 = 128 << 10;
+        rustix::fs::statvfs(self.folder).is_ok_and(|it| it.f_bavail.saturating_mul(it.f_frsize) < NOTHING)
     }
 
     /// The refs below a prefix, without it, sorted by name.

@@ -118,7 +118,11 @@ impl Stop<'_> {
             let lines = [format!("git tag {force}-s {about} {tag}"), push(&tag, force)];
             self.again(result.hint_lines(&why, &lines), again)
         };
-        let mut result = CommandError::from_error(if error.is_transient() { FAILED } else { super::REJECTED }, &error);
+        let mut result = if error.is_transient() {
+            self.space(CommandError::from_error(FAILED, &error))
+        } else {
+            CommandError::from_error(super::REJECTED, &error)
+        };
         if let Some(bundle) = self.home.source_bundle(self.product, self.version) {
             let bundle = shell_path(&bundle);
             result = result
@@ -159,10 +163,9 @@ impl Stop<'_> {
                 "{nothing}; mirror the repository as the user who runs this program (`git clone --mirror`), and name \
                  the copy as `source`"
             )),
-            error if error.is_transient() => self.again(
-                self.space(result),
-                &format!("{nothing}; when that is mended, go on using the same command again:"),
-            ),
+            error if error.is_transient() => {
+                self.again(result, &format!("{nothing}; when that is mended, go on using the same command again:"))
+            }
             SourceError::Tree { .. } | SourceError::NoFile { .. } => self.mend_source(result),
             _ if pinned => {
                 let who = "somebody has moved it since this cut began: find out who and why, and have it put back";
