@@ -53,15 +53,20 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), HomeError>
 /// # Errors
 /// It cannot be read, is too long, damaged, or of a newer version.
 pub fn read_json<T: DeserializeOwned>(path: &Path, version: u32) -> Result<Option<T>, HomeError> {
+    read_if_there(path)?.map(|bytes| parse_json(path, &bytes, version)).transpose()
+}
+
+/// Parses the content of the state file at `path`.
+///
+/// # Errors
+/// It is damaged, or of a newer version.
+pub fn parse_json<T: DeserializeOwned>(path: &Path, bytes: &[u8], version: u32) -> Result<T, HomeError> {
     let damaged = |reason: String| HomeError::Damaged { path: path.to_owned(), reason };
-    let Some(bytes) = read_if_there(path)? else {
-        return Ok(None);
-    };
-    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let value = json::from_slice_strict(line).map_err(|error| damaged(error.to_string()))?;
     match value["version"].as_u64() {
         Some(found) if found > u64::from(version) => Err(HomeError::Newer(path.to_owned())),
-        Some(_) => json::typed(value).map(Some).map_err(|error| damaged(error.to_string())),
+        Some(_) => json::typed(value).map_err(|error| damaged(error.to_string())),
         None => Err(damaged("it has no version".to_owned())),
     }
 }

@@ -19,7 +19,7 @@ use crate::manifest::SourceArchive;
 use crate::manifest::Version;
 
 /// The version of `cut.json` that this program writes and reads.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 /// The name of the state file in the folder of a cut.
 const FILE: &str = "cut.json";
 

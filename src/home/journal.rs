@@ -167,21 +167,28 @@ impl Journal {
     /// broken. So is a missing or empty one: without it nobody knows what keys
     /// have signed. A torn last line is no error; the next append cuts it off.
     pub fn open(path: &Path) -> Result<Self, HomeError> {
+        let opened = open_plain(path).map_err(|error| HomeError::of_transport(path, error))?;
+        match opened {
+            Some((file, _)) => Self::read(path, BufReader::new(file)),
+            None => Err(HomeError::Missing(path.to_owned())),
+        }
+    }
+
+    /// Reads the content of the journal at `path`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn read(path: &Path, mut content: impl BufRead) -> Result<Self, HomeError> {
         let damaged = |number: usize, reason: String| HomeError::Damaged {
             path: path.to_owned(),
             reason: format!("line {number}: {reason}"),
         };
         let mut journal = Self::begin(path);
-        let opened = open_plain(path).map_err(|error| HomeError::of_transport(path, error))?;
-        let Some((file, _)) = opened else {
-            return Err(HomeError::Missing(path.to_owned()));
-        };
         // A journal grows for ever: line by line, memory is that of its events.
-        let mut reader = BufReader::new(file);
         let mut bytes = Vec::new();
         for number in 1.. {
             bytes.clear();
-            let bounded = &mut (&mut reader).take(MAX_LINE);
+            let bounded = &mut (&mut content).take(MAX_LINE);
             bounded.read_until(b'\n', &mut bytes).map_err(|source| HomeError::io(path, source))?;
             let Some(line) = bytes.strip_suffix(b"\n") else {
                 if bytes.len() as u64 == MAX_LINE {

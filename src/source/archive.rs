@@ -42,7 +42,7 @@ const MAX_BYTES: u64 = 16 << 30;
 
 /// A file or folder of the commit.
 #[derive(Debug)]
-struct TreeEntry {
+pub struct TreeEntry {
     mode: Mode,
     id: String,
     size: u64,
@@ -57,7 +57,7 @@ enum Mode {
 }
 
 /// Entries by path; a `BTreeMap` of byte strings sorts as we want it.
-type Tree = BTreeMap<Vec<u8>, TreeEntry>;
+pub type Tree = BTreeMap<Vec<u8>, TreeEntry>;
 
 pub(super) fn write(
     git: &Git<'_>,
@@ -151,9 +151,16 @@ fn finish(sink: Sink, tar: &Path, gz: Option<(&FileName, &Path)>) -> Result<Sour
     Ok(SourceArchive { tar: sha256, tar_length: sink.length, gz })
 }
 
-/// Lists the commit's tree and refuses what has no place in an archive.
 fn read_tree(git: &Git<'_>, commit: &GitId) -> Result<Tree, SourceError> {
     let listing = git.call(&["ls-tree", "-r", "-t", "-z", "-l", "--full-tree", commit.as_str()]).run(git.progress())?;
+    parse_tree(&listing, commit)
+}
+
+/// Reads a commit's tree, as `git ls-tree -r -t -z -l` lists it.
+///
+/// # Errors
+/// What has no place in an archive.
+pub fn parse_tree(listing: &[u8], commit: &GitId) -> Result<Tree, SourceError> {
     let mut tree = Tree::new();
     let mut total = 0_u64;
     for line in listing.split(|b| *b == 0).filter(|line| !line.is_empty()) {
@@ -250,7 +257,7 @@ fn in_tree(commit: &GitId, path: &[u8], reason: &'static str) -> SourceError {
 
 /// Whether a relative link at `path` leads to a place in the same tree. What is
 /// below a link that stays inside is inside; what is above it can be anywhere.
-fn stays_inside(path: &[u8], target: &[u8], is_link: impl Fn(&[u8]) -> bool) -> bool {
+pub fn stays_inside(path: &[u8], target: &[u8], is_link: impl Fn(&[u8]) -> bool) -> bool {
     if target.is_empty() || target.starts_with(b"/") || target.iter().any(u8::is_ascii_control) {
         return false;
     }

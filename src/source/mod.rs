@@ -4,7 +4,7 @@
 //! repository without hooks or configuration, checked by git's fsck, and read
 //! from there object by object. There is no checkout.
 
-mod archive;
+pub mod archive;
 mod git;
 pub mod refs;
 mod route;

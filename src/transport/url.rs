@@ -46,6 +46,11 @@ impl Url {
 
     /// The same, with other limits of time.
     pub fn with_patience(base: &str, patience: Patience) -> Self {
+        Self::with_agent(base, patience, ureq::Agent::from)
+    }
+
+    /// The same, over other connections: those of the agent that `make` makes.
+    pub fn with_agent(base: &str, patience: Patience, make: impl FnOnce(ureq::config::Config) -> ureq::Agent) -> Self {
         let step = Some(patience.step);
         let config = ureq::Agent::config_builder()
             .user_agent(concat!("release/", env!("CARGO_PKG_VERSION")))
@@ -59,7 +64,7 @@ impl Url {
         #[cfg(feature = "https")]
         let config = config
             .tls_config(ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build());
-        Self { base: base.trim_end_matches('/').to_owned(), agent: config.build().into(), patience }
+        Self { base: base.trim_end_matches('/').to_owned(), agent: make(config.build()), patience }
     }
 
     /// Whether `text` looks like a URL that this can read.

@@ -46,7 +46,7 @@ pub const BEFORE_ALL: Timestamp = Timestamp::UNIX_EPOCH;
 /// spaces or members.
 ///
 /// # Errors
-/// Not a metadata file.
+/// As [`json::from_slice`], and numbers with a fraction.
 pub fn compact(file: &[u8]) -> Result<Vec<u8>, JsonError> {
     let mut value = json::from_slice(file)?;
     let signatures: Vec<Value> = value["signatures"]
@@ -55,7 +55,8 @@ pub fn compact(file: &[u8]) -> Result<Vec<u8>, JsonError> {
         .flatten()
         .map(|signature| json!({ "keyid": signature["keyid"], "sig": signature["sig"] }))
         .collect();
-    json::to_vec(&json!({ "signatures": signatures, "signed": value["signed"].take() }))
+    let signed = value.get_mut("signed").map(Value::take);
+    json::to_vec(&json!({ "signatures": signatures, "signed": signed }))
 }
 
 /// Checks a foreign metadata file before the core parses it. The core would take
@@ -84,4 +85,17 @@ pub fn number_of(file: &[u8]) -> Option<u64> {
 pub fn install_crypto() {
     // An error only says that it was installed before.
     let _ = sigstore_crypto::install_default_provider(&provider::RustCrypto);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_that_is_no_metadata_file_has_a_compact_form_too() {
+        for text in ["[]", "7", "{}", r#"{"signed":1,"signatures":7}"#, r#"{"signatures":["x",{}]}"#] {
+            let once = compact(text.as_bytes()).unwrap();
+            assert_eq!(compact(&once).unwrap(), once, "{text}");
+        }
+    }
 }

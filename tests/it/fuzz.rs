@@ -7,79 +7,57 @@ use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::SignedDuration;
 use jiff::Timestamp;
+use release::key::Algorithm;
+use release::key::Signer;
+use release::key::SoftwareKey;
+use release::key::ToSign;
 use release::manifest::Bundle;
 use release::manifest::Product;
 use release::manifest::Sha256;
 use release::manifest::dsse::Envelope;
 use release::parallel::in_parallel;
+use release::tuf::Draft;
 use release::tuf::Files;
 use release::tuf::TransportError;
+use release::tuf::draft::MetaEntry;
+use release::tuf::draft::RoleKeys;
 use release::verify::Judge;
 use release::verify::Subject;
 use release::verify::Trust;
 use release::verify::Verdict;
 use release::verify::repository;
 use release::verify::strict;
+use serde_json::Value;
+use serde_json::json;
 
 use crate::support::Lab;
+use crate::support::program;
 use crate::support::project;
 use crate::support::run;
 
-/// A terminal that fetches from a host.
-const REMOTE: &str = "version = 1\n[[source]]\nhost = \"git.kestrel.example\"\naddress = [\"192.0.2.1\", \"2001:db8::1\"]\n\
-    host-key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJtIPyzTVBdSN6mJxYqqOwQ0CNVa8GZfQhjWrYBjKzEo\"\n\
-    key = \"file:keys/git\"\nca = \"keys/git-ca.pem\"\n";
 /// Where scripts/fuzz wants the seeds.
 const FOLDER: &str = "RELEASE_FUZZ_CORPUS";
 
 #[test]
 fn the_laboratory_gives_seeds_to_every_fuzz_target() {
+    release::tuf::install_crypto();
     let lab = Lab::released();
-    let object = run(lab.git("work").args(["cat-file", "tag", "v1.0"])).exits(0).out.into_bytes();
-    let tag = release::source::tag::Parsed::parse(&object).unwrap();
-    let release::source::tag::Signature::Ssh(signature) = tag.signature else { panic!("not signed by SSH") };
-    let bundle = lab.read(&Lab::mirrored("1.0", "kestrel-1.0.bundle.json"));
-    let claim = lab.read(&Lab::mirrored("1.0", "claim.alice.intoto.json"));
-    let statement = Envelope::parse(&claim).unwrap().payload().unwrap();
-    let metadata = |name: &str| lab.read(&format!("mirror/metadata/{name}"));
-    let names = b"1.0 1.0~rc1 1.0.1 kestrel-1.0.tar.gz targets/kestrel/1.0/x metadata/1.root.json".to_vec();
-    let seeds: BTreeMap<&str, Vec<Vec<u8>>> = BTreeMap::from([
-        ("bundle", vec![bundle.clone()]),
-        ("envelope", vec![claim.clone(), statement.clone()]),
-        ("json", vec![statement, br#"{"a":[1,-1,null,true,"\n\u001b"],"b":{"c":18446744073709551615}}"#.to_vec()]),
-        (
-            "metadata",
-            ["1.root.json", "1.targets.json", "1.kestrel.json", "2.snapshot.json", "timestamp.json"]
-                .map(metadata)
-                .to_vec(),
-        ),
-        ("names", vec![names]),
-        ("policy", vec![lab.read("home/policy.toml"), lab.read("home/terminal.toml"), REMOTE.as_bytes().to_vec()]),
-        ("recipe", vec![lab.read("work/release.toml")]),
-        ("refs", vec![run(lab.git("work").args(["ls-remote", "../source.git"])).exits(0).out.into_bytes()]),
-        (
-            "signature",
-            vec![
-                signature,
-                lab.read(&Lab::mirrored("1.0", "SHA256SUMS.asc")),
-                lab.read("home/keys/alice.asc"),
-                lab.read("home/keys/revoked"),
-            ],
-        ),
-        ("state", vec![lab.read("home/cuts/kestrel-1.0/cut.json"), lab.read("home/journal.jsonl")]),
-        ("tag", vec![object]),
-        ("verify", vec![bundle.clone(), vec![0, 0, 0, 0], vec![1, 0, 9, 9, 2, 0, 5, 5]]),
-        // Not a target: what `verify` compares with.
-        ("laboratory", Vec::new()),
-    ]);
-    let mut targets: Vec<String> = fs::read_dir(project("fuzz/fuzz_targets"))
+    let mut files = small_project();
+    let content = &files["kestrel-1.0"];
+    let subject = Subject { name: "kestrel-1.0".to_owned(), sha256: Sha256::of(content), length: content.len() as u64 };
+    let verdict = judge(&files["root.json"], &files["bundle.json"], &subject, SEALED.parse().unwrap());
+    assert!(matches!(verdict, Some(Verdict::Verified(_))), "what is changed verifies unchanged");
+    let seeds = seeds(&lab, &files);
+    let mut targets: Vec<String> = fs::read_dir(project("fuzz/src/bin"))
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     targets.sort();
-    let seeded: Vec<&str> = seeds.iter().filter(|(_, seeds)| !seeds.is_empty()).map(|(target, _)| *target).collect();
-    assert_eq!(targets, seeded, "every target has a seed");
+    assert_eq!(targets, Vec::from_iter(seeds.keys().copied()), "every target has a seed");
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
@@ -89,12 +67,237 @@ fn the_laboratory_gives_seeds_to_every_fuzz_target() {
         for seed in seeds {
             fs::write(folder.join(Sha256::of(&seed).to_string()), seed).unwrap();
         }
-        if target == "laboratory" {
-            fs::write(folder.join("root.json"), lab.read("trust/root.json")).unwrap();
-            fs::write(folder.join("kestrel-1.0.bundle.json"), &bundle).unwrap();
-            fs::write(folder.join("kestrel-1.0"), lab.read(&Lab::mirrored("1.0", "kestrel-1.0"))).unwrap();
-        }
     }
+    // What several targets compare with.
+    let laboratory = Path::new(&folder).join("laboratory");
+    fs::create_dir_all(laboratory.join("metadata")).unwrap();
+    files.insert("alice.asc".to_owned(), lab.read("home/keys/alice.asc"));
+    files.insert("SHA256SUMS".to_owned(), lab.read(&Lab::mirrored("1.0", "SHA256SUMS")));
+    for (name, content) in files {
+        fs::write(laboratory.join(name), content).unwrap();
+    }
+}
+
+/// When [`small_project`] was sealed.
+const SEALED: &str = "2026-01-01T00:00:00Z";
+
+/// A released project as small as one can be: each byte of its metadata is read
+/// some ten times in a verification. Two people release, one has the root.
+fn small_project() -> BTreeMap<String, Vec<u8>> {
+    let key = |name: &str, algorithm| {
+        let key = SoftwareKey::generate(name.parse().unwrap(), algorithm).unwrap();
+        (release::tuf::key::identified(key.public()).unwrap().0, key)
+    };
+    let keys: BTreeMap<&str, (String, SoftwareKey)> =
+        ["alice-root", "alice-targets", "alice-release", "bob-release", "alice-claim", "online"]
+            .map(|name| (name, key(name, if name == "online" { Algorithm::P256 } else { Algorithm::Ed25519 })))
+            .into();
+    let objects = |names: &[&str]| -> BTreeMap<String, Value> {
+        names.iter().map(|name| (keys[name].0.clone(), release::tuf::key::object(keys[name].1.public()))).collect()
+    };
+    let role = |names: &[&str]| RoleKeys {
+        keyids: names.iter().map(|name| keys[name].0.clone()).collect(),
+        threshold: u32::try_from(names.len()).unwrap(),
+    };
+    let sign = |mut draft: Draft, names: &[&str]| {
+        let message = draft.canonical().unwrap();
+        for name in names {
+            draft.add_signature(&keys[name].0, &keys[name].1.sign(ToSign::Message(&message)).unwrap());
+        }
+        draft.to_file().unwrap()
+    };
+    let sealed: Timestamp = SEALED.parse().unwrap();
+    let expires = sealed + SignedDuration::from_hours(24 * 30);
+
+    let roles = BTreeMap::from([
+        ("root", role(&["alice-root"])),
+        ("targets", role(&["alice-targets"])),
+        ("snapshot", role(&["online"])),
+        ("timestamp", role(&["online"])),
+    ]);
+    let root = Draft::root(1, expires, &objects(&["alice-root", "alice-targets", "online"]), &roles);
+    let root = sign(root, &["alice-root"]);
+    let holder = |name: &str, held: &[&str]| json!({ "name": name, "keyids": held.iter().map(|key| &keys[key].0).collect::<Vec<_>>() });
+    let policy = json!({
+        "version": 1,
+        "holders": {
+            "alice": holder("Alice", &["alice-root", "alice-targets", "alice-release"]),
+            "bob": holder("Bob", &["bob-release"]),
+        },
+        "claims": { &keys["alice-claim"].0: {
+            "holder": "alice", "key": release::tuf::key::object(keys["alice-claim"].1.public()),
+        } },
+        "products": { "kestrel": { "rebuilds": 0 } },
+        "repository": "https://packages.example.org",
+    });
+    let people = ["alice-release", "bob-release"];
+    let products = BTreeMap::from([("kestrel".to_owned(), role(&people))]);
+    let targets = Draft::targets(1, expires, &json!({}), &objects(&people), &products, &policy);
+    let targets = sign(targets, &["alice-targets"]);
+
+    let content = b"kestrel 1.0\n";
+    let listed = json!({ "kestrel/1.0/kestrel-1.0": {
+        "length": content.len(), "hashes": { "sha256": Sha256::of(content) }, "custom": { "kind": "file" },
+    } });
+    let product = sign(Draft::product("kestrel", 1, expires, &listed, &json!([])), &people);
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "name": "kestrel-1.0", "digest": { "sha256": Sha256::of(content) } }],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": { "buildDefinition": {
+            "buildType": "urn:release-terminal:build:1",
+            "externalParameters": { "product": "kestrel", "version": "1.0", "branch": "release/1" },
+            "resolvedDependencies": [],
+        } },
+    });
+    let mut claim = Envelope::new(&release::manifest::json::to_vec(&statement).unwrap());
+    let (id, key) = &keys["alice-claim"];
+    claim.add_signature(id, &key.sign(ToSign::Message(&claim.signed_bytes().unwrap())).unwrap());
+
+    let mut meta = BTreeMap::from([("targets.json".to_owned(), MetaEntry::of(1, &targets))]);
+    let before = sign(Draft::snapshot(1, expires, &meta), &["online"]);
+    let before_that = Draft::timestamp(1, expires, &MetaEntry::of(1, &before), sealed - SignedDuration::from_hours(1));
+    meta.insert("kestrel.json".to_owned(), MetaEntry::of(1, &product));
+    let snapshot = sign(Draft::snapshot(2, expires, &meta), &["online"]);
+    let timestamp = sign(Draft::timestamp(2, expires, &MetaEntry::of(2, &snapshot), sealed), &["online"]);
+    let bundle = Bundle {
+        product: "kestrel".parse().unwrap(),
+        roots: vec![root.clone()],
+        targets: targets.clone(),
+        role: product.clone(),
+        snapshot: snapshot.clone(),
+        timestamp: timestamp.clone(),
+        claims: vec![claim],
+    };
+    BTreeMap::from([
+        ("bundle.json".to_owned(), bundle.to_vec().unwrap()),
+        ("kestrel-1.0".to_owned(), content.to_vec()),
+        ("metadata/1.root.json".to_owned(), root.clone()),
+        ("metadata/1.targets.json".to_owned(), targets),
+        ("metadata/1.kestrel.json".to_owned(), product),
+        ("metadata/1.snapshot.json".to_owned(), before),
+        ("metadata/2.snapshot.json".to_owned(), snapshot),
+        ("metadata/timestamp.json".to_owned(), timestamp),
+        // Nobody asks for it; an attacker has it and can serve it again.
+        ("metadata/old-timestamp.json".to_owned(), sign(before_that, &["online"])),
+        ("root.json".to_owned(), root),
+    ])
+}
+
+/// What each target starts from: small, since every byte costs time.
+fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static str, Vec<Vec<u8>>> {
+    let mirrored = |name: &str| lab.read(&Lab::mirrored("1.0", name));
+    let claim = mirrored("claim.alice.intoto.json");
+    let statement = Envelope::parse(&claim).unwrap().payload().unwrap();
+    let object = run(lab.git("work").args(["cat-file", "tag", "v1.0"])).exits(0).out.into_bytes();
+    let tag = release::source::tag::Parsed::parse(&object).unwrap();
+    let release::source::tag::Signature::Ssh(signature) = tag.signature else { panic!("not signed by SSH") };
+    let listing = run(lab.git("work").args(["ls-tree", "-r", "-t", "-z", "-l", "--full-tree", "HEAD"])).exits(0).out;
+    let link = "120000 blob 0123456789012345678901234567890123456789       4\td/link\0";
+    let metadata = project.iter().filter(|(name, _)| name.starts_with("metadata/")).map(|(_, file)| file.clone());
+    let tampered =
+        [[0, 0, 0, 9, 2].as_slice(), &[1, 5, 0, 90, 5], &[2, 5, 0, 0, 7], &[3, 0, 1, 5, 5, 1, 0, 9, 9, 2, 0, 5, 5]]
+            .map(<[u8]>::to_vec);
+    BTreeMap::from([
+        ("bundle", vec![small_bundle()]),
+        ("envelope", vec![claim, statement.clone()]),
+        ("journal", journals(&lab.read("home/journal.jsonl"))),
+        ("json", vec![statement, br#"{"a":[1,-1,null,true,"\n\u001b"],"b":{"c":18446744073709551615}}"#.to_vec()]),
+        ("key", keys(lab)),
+        ("metadata", metadata.collect()),
+        ("names", vec![b"1.0 1.0~rc1 1.0.1 kestrel-1.0.tar.gz targets/kestrel/1.0/x metadata/1.root.json".to_vec()]),
+        ("openpgp", with_binary([lab.read("home/keys/alice.asc"), mirrored("SHA256SUMS.asc")])),
+        ("policy", vec![lab.read("home/policy.toml")]),
+        ("recipe", vec![lab.read("work/release.toml")]),
+        ("refs", vec![run(lab.git("work").args(["ls-remote", "../source.git"])).exits(0).out.into_bytes()]),
+        ("repository", tampered.to_vec()),
+        ("signature", vec![signature, lab.read("home/keys/revoked")]),
+        ("state", vec![lab.read("home/cuts/kestrel-1.0/cut.json"), lab.read("home/publications/1.json")]),
+        ("tag", vec![object]),
+        ("terminal", vec![lab.read("home/terminal.toml"), TOOLCHAIN.to_vec(), REMOTE.as_bytes().to_vec()]),
+        ("tree", vec![format!("../build.sh\n{listing}{link}").into_bytes()]),
+        ("url", ANSWERS.map(|answer| answer.as_bytes().to_vec()).to_vec()),
+        ("verify", tampered.to_vec()),
+    ])
+}
+
+/// A terminal that fetches from a host.
+const REMOTE: &str = "version = 1\n[[source]]\nhost = \"git.kestrel.example\"\naddress = [\"192.0.2.1\", \"2001:db8::1\"]\n\
+    host-key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJtIPyzTVBdSN6mJxYqqOwQ0CNVa8GZfQhjWrYBjKzEo\"\n\
+    key = \"file:keys/git\"\nca = \"keys/git-ca.pem\"\n";
+
+const TOOLCHAIN: &[u8] = br#"version = 1
+[sandbox]
+toolchains = [{ path = "/usr/local/rust", at = "/opt/rust" }]
+"#;
+
+const ANSWERS: [&str; 4] = [
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "HTTP/1.1 302 Found\r\nLocation: /else\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n{}",
+    "HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n",
+];
+
+/// A bundle without what it is about, which `verify` reads.
+fn small_bundle() -> Vec<u8> {
+    let file = br#"{"signatures":[],"signed":{}}"#.to_vec();
+    let mut claim = Envelope::new(b"{}");
+    claim.add_signature("a", b"signature");
+    let bundle = Bundle {
+        product: "kestrel".parse().unwrap(),
+        roots: vec![file.clone()],
+        targets: file.clone(),
+        role: file.clone(),
+        snapshot: file.clone(),
+        timestamp: file,
+        claims: vec![claim],
+    };
+    bundle.to_vec().unwrap()
+}
+
+/// The journal, and each of its lines as one that the target links to the one
+/// before.
+fn journals(journal: &[u8]) -> Vec<Vec<u8>> {
+    let lines = std::str::from_utf8(journal).unwrap().lines().map(|line| {
+        let (before, after) = line.split_once(r#""prev":""#).unwrap();
+        format!(r#"+{before}"prev":"{}{}"#, &after[64..], "\n").into_bytes()
+    });
+    lines.chain([journal.to_vec()]).collect()
+}
+
+/// A key of every kind that is read, after its number and a signature.
+fn keys(lab: &Lab) -> Vec<Vec<u8>> {
+    let made = |arguments: &[&str]| {
+        run(program("openssl").arg("genpkey").args(arguments).arg("-out").arg(lab.path("key.pem"))).exits(0);
+        run(program("openssl").args(["pkey", "-pubout", "-in"]).arg(lab.path("key.pem"))).exits(0).out
+    };
+    let ml_dsa = STANDARD.encode(
+        [hex::decode("3082053230 0b0609608648016503040311 03820521 00".replace(' ', "")).unwrap(), vec![7; 1312]]
+            .concat(),
+    );
+    let ml_dsa = format!("-----BEGIN PUBLIC KEY-----\n{ml_dsa}\n-----END PUBLIC KEY-----\n");
+    let seed = |scheme: u8, length: u16, public: &str| {
+        [&[scheme], length.to_be_bytes().as_slice(), &vec![1; usize::from(length)], public.as_bytes()].concat()
+    };
+    let curve = |name: &str| made(&["-algorithm", "EC", "-pkeyopt", &format!("ec_paramgen_curve:{name}")]);
+    vec![
+        seed(0, 70, &curve("P-256")),
+        seed(1, 100, &curve("P-384")),
+        seed(2, 64, &made(&["-algorithm", "ED25519"])),
+        seed(2, 64, &"9a".repeat(32)),
+        seed(3, 128, &made(&["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"])),
+        seed(6, 2420, &ml_dsa),
+    ]
+}
+
+/// Armored files, and what is in the armor.
+fn with_binary<const N: usize>(armored: [Vec<u8>; N]) -> Vec<Vec<u8>> {
+    let binary = |file: &Vec<u8>| {
+        let lines = std::str::from_utf8(file).unwrap().lines().skip_while(|line| !line.is_empty());
+        let lines = lines.take_while(|line| !line.starts_with(['=', '-']));
+        STANDARD.decode(lines.collect::<String>()).unwrap()
+    };
+    armored.iter().map(binary).chain(armored.clone()).collect()
 }
 
 /// The verdict on a file, as `release verify --bundle` finds it.

@@ -1,4 +1,4 @@
-//! `policy.toml` and `terminal.toml`.
+//! `policy.toml`, the same on every terminal.
 
 #![no_main]
 
@@ -6,7 +6,6 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use release::policy::Policy;
-use release::policy::Terminal;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else {
@@ -20,5 +19,4 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(error) => assert!(error.line > 0 && error.column > 0),
     }
-    let _ = Terminal::parse(Path::new("terminal.toml"), text.to_owned());
 });

@@ -8,6 +8,7 @@ use release::tuf;
 use release::tuf::Draft;
 use release::tuf::ProductRole;
 use release::tuf::SignedPolicy;
+use release_fuzz::signatures;
 use sigstore_tuf::Metadata;
 use sigstore_tuf::Root;
 use sigstore_tuf::Snapshot;
@@ -15,7 +16,7 @@ use sigstore_tuf::Targets;
 use sigstore_tuf::Timestamp;
 use sigstore_tuf::TrustedMetadataSet;
 
-fuzz_target!(init: tuf::install_crypto(), |data: &[u8]| {
+fuzz_target!(init: signatures::install(), |data: &[u8]| {
     if tuf::well_formed(data).is_err() {
         return;
     }
@@ -31,6 +32,9 @@ fuzz_target!(init: tuf::install_crypto(), |data: &[u8]| {
             let paths: Vec<String> = listing.to_targets(&product).as_object().unwrap().keys().cloned().collect();
             assert!(paths.iter().eq(role.signed().targets.keys()), "every target is a file of a release");
         }
+    }
+    if let Ok(compact) = tuf::compact(data) {
+        assert_eq!(tuf::compact(&compact).unwrap(), compact);
     }
     if let Ok(draft) = Draft::parse("kestrel", data) {
         let again = Draft::parse("kestrel", &draft.to_file().unwrap()).unwrap();
