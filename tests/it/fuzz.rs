@@ -57,7 +57,7 @@ fn the_laboratory_gives_seeds_to_every_fuzz_target() {
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     targets.sort();
-    assert_eq!(targets, Vec::from_iter(seeds.keys().copied()), "every target has a seed");
+    assert!(targets.iter().eq(seeds.keys()), "every target has a seed: {targets:?}");
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
@@ -206,7 +206,7 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
         ("key", keys(lab)),
         ("metadata", metadata.collect()),
         ("names", vec![b"1.0 1.0~rc1 1.0.1 kestrel-1.0.tar.gz targets/kestrel/1.0/x metadata/1.root.json".to_vec()]),
-        ("openpgp", with_binary([lab.read("home/keys/alice.asc"), mirrored("SHA256SUMS.asc")])),
+        ("openpgp", with_binary(&[lab.read("home/keys/alice.asc"), mirrored("SHA256SUMS.asc")])),
         ("policy", vec![lab.read("home/policy.toml")]),
         ("recipe", vec![lab.read("work/release.toml")]),
         ("refs", vec![run(lab.git("work").args(["ls-remote", "../source.git"])).exits(0).out.into_bytes()]),
@@ -291,13 +291,13 @@ fn keys(lab: &Lab) -> Vec<Vec<u8>> {
 }
 
 /// Armored files, and what is in the armor.
-fn with_binary<const N: usize>(armored: [Vec<u8>; N]) -> Vec<Vec<u8>> {
+fn with_binary<const N: usize>(armored: &[Vec<u8>; N]) -> Vec<Vec<u8>> {
     let binary = |file: &Vec<u8>| {
         let lines = std::str::from_utf8(file).unwrap().lines().skip_while(|line| !line.is_empty());
         let lines = lines.take_while(|line| !line.starts_with(['=', '-']));
         STANDARD.decode(lines.collect::<String>()).unwrap()
     };
-    armored.iter().map(binary).chain(armored.clone()).collect()
+    armored.iter().map(binary).chain(armored.iter().cloned()).collect()
 }
 
 /// The verdict on a file, as `release verify --bundle` finds it.
