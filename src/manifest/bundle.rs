@@ -132,7 +132,7 @@ impl Bundle {
         }
         let claims = array(&mut members, "claims")?
             .into_iter()
-            .map(|claim| json::typed(claim).map_err(|_| BundleError::Member("claims")))
+            .map(|claim| Envelope::from_value(claim).map_err(|_| BundleError::Member("claims")))
             .collect::<Result<_, _>>()?;
         Ok(Self { product, roots, targets, role, snapshot, timestamp, claims })
     }

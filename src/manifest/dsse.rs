@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::json;
 use super::json::JsonError;
@@ -67,7 +68,18 @@ impl Envelope {
     /// # Errors
     /// Anything else.
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        Ok(json::typed(json::from_slice_strict(bytes)?)?)
+        Self::from_value(json::from_slice_strict(bytes)?)
+    }
+
+    /// An envelope that is a member of a file.
+    ///
+    /// # Errors
+    /// Anything that is not written as [`Self::to_vec`] writes it.
+    pub fn from_value(value: Value) -> Result<Self, EnvelopeError> {
+        if value["signatures"].as_array().into_iter().flatten().any(Value::is_array) {
+            return Err(JsonError::Array.into());
+        }
+        Ok(json::typed(value)?)
     }
 
     /// The envelope in compact form.
@@ -136,6 +148,20 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_envelope_has_one_form() {
+        let plain = r#"{"payload":"","payloadType":"","signatures":[{"keyid":"a","sig":"b"}]}"#;
+        assert_eq!(Envelope::parse(plain.as_bytes()).unwrap().to_vec().unwrap(), plain.as_bytes());
+        for other in [
+            r#"["","",[]]"#,
+            r#"["","",[{"keyid":"a","sig":"b"}]]"#,
+            r#"{"payload":"","payloadType":"","signatures":[["a","b"]]}"#,
+        ] {
+            let refused = Envelope::parse(other.as_bytes());
+            assert!(matches!(refused, Err(EnvelopeError::Json(JsonError::Array))), "{other}");
+        }
+    }
 
     #[test]
     fn signs_type_and_payload_together() {

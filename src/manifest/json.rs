@@ -39,6 +39,9 @@ pub enum JsonError {
     /// Valid JSON in another spelling than ours: spaces, order, escapes.
     #[error("not in compact form: keys must be sorted, without spaces or line breaks")]
     NotCompact,
+    /// An array of the members in their order, which serde takes for an object.
+    #[error("an array stands where an object should")]
+    Array,
     /// A number with a fraction or exponent.
     #[error("only whole numbers are allowed")]
     Fraction,
@@ -100,11 +103,14 @@ impl io::Write for Rest<'_> {
     }
 }
 
-/// A typed value from JSON that is already parsed.
+/// A typed value from an object that is already parsed.
 ///
 /// # Errors
 /// Missing or unknown members, wrong types.
 pub fn typed<T: DeserializeOwned>(value: Value) -> Result<T, JsonError> {
+    if value.is_array() {
+        return Err(JsonError::Array);
+    }
     Ok(serde_json::from_value(value)?)
 }
 

@@ -60,17 +60,21 @@ pub fn compact(file: &[u8]) -> Result<Vec<u8>, JsonError> {
 }
 
 /// Checks a foreign metadata file before the core parses it. The core would take
-/// the last of two equal keys, any number of values, and a signature in any mix
-/// of small letters and capitals.
+/// the last of two equal keys, any number of values, a signature that is no
+/// object, and one in any mix of small letters and capitals.
 ///
 /// # Errors
-/// As [`json::from_slice`], and capitals in a signature.
+/// As [`json::from_slice`], and such signatures.
 pub fn well_formed(file: &[u8]) -> sigstore_tuf::Result<()> {
     let malformed = |reason: String| sigstore_tuf::Error::Malformed(reason);
     let value = json::from_slice(file).map_err(|error| malformed(error.to_string()))?;
-    let mut signatures = value["signatures"].as_array().into_iter().flatten().filter_map(|item| item["sig"].as_str());
-    if signatures.any(|hex| hex.bytes().any(|b| b.is_ascii_uppercase())) {
-        return Err(malformed("a signature is not in lower-case hex".to_owned()));
+    for signature in value["signatures"].as_array().into_iter().flatten() {
+        if signature.is_array() {
+            return Err(malformed(JsonError::Array.to_string()));
+        }
+        if signature["sig"].as_str().is_some_and(|hex| hex.bytes().any(|b| b.is_ascii_uppercase())) {
+            return Err(malformed("a signature is not in lower-case hex".to_owned()));
+        }
     }
     Ok(())
 }
@@ -90,6 +94,15 @@ pub fn install_crypto() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signature_has_one_form() {
+        let file = |signature: &str| format!(r#"{{"signed":{{}},"signatures":[{signature}]}}"#);
+        assert!(well_formed(file(r#"{"keyid":"a","sig":"0a"}"#).as_bytes()).is_ok());
+        for other in [r#"{"keyid":"a","sig":"0A"}"#, r#"["a","0A"]"#, r#"["a","0a"]"#] {
+            assert!(well_formed(file(other).as_bytes()).is_err(), "{other}");
+        }
+    }
 
     #[test]
     fn json_that_is_no_metadata_file_has_a_compact_form_too() {

@@ -200,7 +200,7 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
             .map(<[u8]>::to_vec);
     BTreeMap::from([
         ("bundle", vec![small_bundle()]),
-        ("envelope", vec![claim, statement.clone()]),
+        ("envelope", vec![claim, statement.clone(), br#"["","",[["a","b"]]]"#.to_vec()]),
         ("journal", journals(&lab.read("home/journal.jsonl"))),
         ("json", vec![statement, br#"{"a":[1,-1,null,true,"\n\u001b"],"b":{"c":18446744073709551615}}"#.to_vec()]),
         ("key", keys(lab)),
