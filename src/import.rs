@@ -33,6 +33,7 @@ use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::index;
 use crate::repository::layout;
+use crate::repository::pending;
 use crate::transport::Files;
 use crate::transport::TransportError;
 use crate::tuf;
@@ -44,8 +45,6 @@ use crate::verify::repository;
 use crate::verify::repository::Extent;
 use crate::verify::repository::Whole;
 
-/// What the publication is for.
-const PURPOSE: &str = "import";
 /// A file of signatures is far shorter.
 const MAX_SIGNATURES: u64 = 1 << 20;
 
@@ -109,7 +108,7 @@ pub fn from_mirror(
     while let Some((begun, _)) = Pending::find(home)? {
         Pending::discard(home, begun)?;
     }
-    let pending = Pending::begin(home, serial, PURPOSE, now, None)?;
+    let pending = Pending::begin(home, serial, pending::IMPORT, now, None)?;
     let copy = Copy { files: files.as_ref(), pending: &pending, progress, names: Vec::new() };
     let names = copy.all(home, &state, &whole)?;
     let publication = pending.complete(names)?;

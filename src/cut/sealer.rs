@@ -13,7 +13,6 @@ use crate::home::Journal;
 use crate::manifest::Product;
 use crate::manifest::Publication;
 use crate::manifest::RepoPath;
-use crate::manifest::Sha256;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
@@ -67,7 +66,7 @@ impl Sealer<'_> {
         self.check(state, &pending, &publication, release.map(|release| release.product))?;
         pending.mark_checked()?;
         let (now, purpose) = ((self.now)(), purpose.to_owned());
-        let timestamp = timestamp_digest(&publication);
+        let timestamp = publication.timestamp();
         journal.append(now, Entry::Seal { serial, purpose, timestamp })?;
         pending.commit(&publication)?;
         self.operator.event(Event::Done { stage: Stage::Seal, evidence: Evidence::Sealed { serial } });
@@ -134,9 +133,4 @@ impl Sealer<'_> {
         self.operator.event(Event::Done { stage: Stage::Check, evidence: Evidence::Checked { files: count } });
         Ok(())
     }
-}
-
-fn timestamp_digest(publication: &Publication) -> Sha256 {
-    let last = publication.entries.last();
-    last.map_or_else(|| Sha256::of(b""), |entry| entry.sha256)
 }

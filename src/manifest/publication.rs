@@ -67,4 +67,9 @@ impl Publication {
     pub fn names(&self) -> impl Iterator<Item = (&RepoPath, &Entry)> {
         self.entries.iter().flat_map(|entry| entry.names.iter().map(move |name| (name, entry)))
     }
+
+    /// Digest of its `timestamp.json`.
+    pub fn timestamp(&self) -> Sha256 {
+        self.entries.last().map_or_else(|| Sha256::of(b""), |entry| entry.sha256)
+    }
 }

@@ -25,10 +25,12 @@ use serde::Serialize;
 use super::RepositoryError;
 use super::layout;
 use crate::home;
+use crate::home::Event;
 use crate::home::Home;
 use crate::home::atomic;
 use crate::manifest::Class;
 use crate::manifest::Entry;
+use crate::manifest::Product;
 use crate::manifest::Publication;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
@@ -41,6 +43,8 @@ use crate::transport::TransportError;
 /// The name and version of the note that says what a seal is for.
 const NOTE: &str = "seal.json";
 const VERSION: u32 = 1;
+/// What a seal is for that takes over what a mirror has.
+pub const IMPORT: &str = "import";
 /// Marks a publication that was verified.
 const CHECKED: &str = "checked";
 
@@ -129,12 +133,34 @@ impl Pending {
                 pending.clear()?;
             } else if checked.exists() {
                 match pending.publication()? {
-                    Some(publication) if pending.is_whole(&publication) => pending.commit(&publication)?,
+                    Some(publication) if pending.is_whole(&publication) => {
+                        pending.note_in_journal(home, &publication)?;
+                        pending.commit(&publication)?;
+                    }
                     _ => fs::remove_file(&checked).map_err(|error| RepositoryError::io(&checked, error))?,
                 }
             }
         }
         Ok(())
+    }
+
+    /// Says in the journal what an interrupted command did not come to say: which
+    /// numbers are taken is known from there alone.
+    fn note_in_journal(&self, home: &Home, publication: &Publication) -> Result<(), RepositoryError> {
+        let mut journal = home.journal()?;
+        if journal.publications().any(|serial| serial == self.serial) {
+            return Ok(());
+        }
+        let event = if self.note.purpose == IMPORT {
+            let numbers = publication.names().filter_map(|(name, _)| number_of(name)).collect();
+            Event::Import { from: "a mirror, interrupted".to_owned(), serial: self.serial, numbers }
+        } else {
+            let (serial, purpose) = (self.serial, self.note.purpose.clone());
+            Event::Seal { serial, purpose, timestamp: publication.timestamp() }
+        };
+        // The journal never goes back in time.
+        let at = journal.last_time().map_or(self.note.at, |last| last.max(self.note.at));
+        Ok(journal.append(at, event)?)
     }
 
     /// Whether all that a publication names is here, or where it goes.
@@ -352,6 +378,12 @@ impl Pending {
             names: publication.names().map(|(name, entry)| (name.to_string(), entry.sha256)).collect(),
         }
     }
+}
+
+/// The product and the number of a product's role, if this is where one is.
+fn number_of(path: &RepoPath) -> Option<(Product, u64)> {
+    let (number, role) = path.as_str().strip_prefix("metadata/")?.strip_suffix(".json")?.split_once('.')?;
+    Some((role.parse().ok()?, number.parse().ok()?))
 }
 
 /// Sorts pointers: numbered metadata, then what shows it, `timestamp.json` last.
