@@ -115,7 +115,9 @@ impl Program {
     pub fn confined(name: &str, confines: &Confines<'_>) -> Self {
         let folder = confines.folder;
         let mut program = Self::new("bwrap")
-            .usual_args(["--ro-bind", "/", "/", "--dev", "/dev", "--unshare-pid", "--die-with-parent", "--new-session"])
+            .usual_args(["--ro-bind", "/", "/", "--dev", "/dev", "--unshare-pid", "--proc", "/proc"])
+            // Root could mount the folders above again, to write, and read our memory.
+            .usual_args(["--cap-drop", "ALL", "--die-with-parent", "--new-session"])
             .usual_args([OsStr::new("--bind"), folder.as_os_str(), folder.as_os_str()])
             .usual_args([OsStr::new("--chdir"), folder.as_os_str()])
             .usual_args(["--", "timeout", "--kill-after=5"])
