@@ -221,16 +221,31 @@ impl BuildError {
 /// The build failed, its files cannot be used, or two builds differ. Nothing is
 /// left in the stage then; logs and differing files stay in the work folder.
 pub fn run(request: &Request<'_>, progress: &dyn Progress) -> Result<Built, BuildError> {
-    let begun = Instant::now();
     let first = Attempt { number: 1, folder: request.work.join("build-1") };
+    // Everything that must not matter differs: the path outside (also in
+    // its depth), the host's name, the number of processors, the second.
+    let second = Attempt { number: 2, folder: request.work.join("second").join("build") };
+    let built = twice(request, &first, &second, progress);
+    if built.as_ref().is_err_and(|error| !matches!(error, BuildError::NotReproducible { .. })) {
+        // It may be a disk full, and programs that run as the user of builds.
+        first.clear()?;
+        second.clear()?;
+    }
+    built
+}
+
+fn twice(
+    request: &Request<'_>,
+    first: &Attempt,
+    second: &Attempt,
+    progress: &dyn Progress,
+) -> Result<Built, BuildError> {
+    let begun = Instant::now();
     first.run(request, progress)?;
     let ended = Instant::now();
     let outputs = first.collect(request)?;
     crate::home::step("build.first");
     if request.recipe.reproducible {
-        // Everything that must not matter differs: the path outside (also in
-        // its depth), the host's name, the number of processors, the second.
-        let second = Attempt { number: 2, folder: request.work.join("second").join("build") };
         // A build that writes down the time must not be quick enough to hide it.
         std::thread::sleep(Duration::from_secs(1).saturating_sub(ended.elapsed()));
         second.run(request, progress)?;
@@ -291,8 +306,6 @@ impl Attempt {
         group.close()?;
         let (log, tail) = (log.path, log.tail.into());
         if let Some(reached) = reached {
-            // It may be the disk that is needed.
-            self.clear()?;
             return Err(BuildError::Limit { reached, log, tail });
         }
         let status = status?;
