@@ -188,6 +188,15 @@ impl Group {
             }
             _ => {}
         }
+        if matches!(self.way, Way::Legacy) {
+            // Sockets of a network are not counted with the rest there.
+            match control(&self.memory.join("memory.kmem.tcp.limit_in_bytes"), &memory) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(format!("cannot bound sockets in {}: {error}", self.memory.display()));
+                }
+                _ => {}
+            }
+        }
         set(self.processes.join("pids.max"), &bounds.processes.to_string())?;
         let trial = self.joining().arg("true").output(&[], progress).map_err(|error| error.to_string())?;
         if trial.status.success() {
