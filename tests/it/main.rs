@@ -28,6 +28,7 @@ mod resume;
 mod served;
 mod source;
 mod source_bundle;
+mod thief;
 mod trees;
 mod verify;
 mod web;
