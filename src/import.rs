@@ -101,7 +101,15 @@ pub fn from_mirror(
     let whole = repository::check(files, state.newest_root()?, &[known], Extent::Metadata, now, progress)?;
     // What it serves is no older than what the home knows, so that both are one.
     let serial = whole.project.serial();
+    let numbers: BTreeMap<Product, u64> =
+        whole.products.iter().map(|checked| (checked.trust.product().clone(), checked.trust.role_number())).collect();
+    let event = Event::Import { from: files.place(), serial, numbers };
     if serial == state.serial() {
+        // The home that was lost may have signed what was never published. What
+        // was begun here keeps its numbers.
+        if Pending::find(home)?.is_none() {
+            home.journal()?.append(now, event)?;
+        }
         return Ok(Imported { before: serial, serial });
     }
     // A seal that was begun before: the world has given its number to another.
@@ -113,9 +121,7 @@ pub fn from_mirror(
     let names = copy.all(home, &state, &whole)?;
     let publication = pending.complete(names)?;
     pending.mark_checked()?;
-    let numbers: BTreeMap<Product, u64> =
-        whole.products.iter().map(|checked| (checked.trust.product().clone(), checked.trust.role_number())).collect();
-    home.journal()?.append(now, Event::Import { from: files.place(), serial, numbers })?;
+    home.journal()?.append(now, event)?;
     pending.commit(&publication)?;
     Ok(Imported { before: state.serial(), serial })
 }

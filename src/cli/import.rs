@@ -31,7 +31,8 @@ use crate::media::Fate;
 /// With --from: for a home that was restored from a backup, or that another
 /// terminal has overtaken. It takes over what the mirror serves, after verifying
 /// all of it from its own root of trust. The numbers that follow are left out
-/// once, since keys may have signed under them in the home that was lost.
+/// once, also where nothing is newer, since keys may have signed under them in the
+/// home that was lost.
 #[derive(Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("what").required(true).args(["dir", "from"]),

@@ -9,6 +9,11 @@
 //! The first line's `prev` is all zeros. The head, the digest of the last line,
 //! stands in every provenance. A key is asked to sign only after the journal
 //! says so on disk; that is how a restart knows what a key may have signed.
+//!
+//! The head stands in `journal.head` as well, written after each line. A journal
+//! that does not know that head is an old one that was put back: keys have signed
+//! what it does not say. After a crash between the two the file is a line behind,
+//! which does no harm.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -25,6 +30,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::HomeError;
+use super::atomic;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
@@ -35,7 +41,8 @@ use crate::manifest::Version;
 use crate::manifest::json;
 use crate::transport::open_plain;
 
-/// The version of the lines that this program writes and reads.
+/// The version of the lines, and of the file with the head, that this program
+/// writes and reads.
 const VERSION: u32 = 1;
 /// Longer lines are not ours: the longest says which tags a cut has pinned.
 const MAX_LINE: u64 = 256 << 10;
@@ -144,6 +151,14 @@ struct Line {
     event: Event,
 }
 
+/// `journal.head`: how far the journal has come.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    version: u32,
+    head: Sha256,
+}
+
 /// The journal, read whole and open for appending.
 #[derive(Debug)]
 pub struct Journal {
@@ -151,13 +166,16 @@ pub struct Journal {
     events: Vec<(Timestamp, Event)>,
     heads: BTreeSet<Sha256>,
     head: Sha256,
+    /// The head in `journal.head`.
+    noted: Sha256,
     torn: u64,
 }
 
 impl Journal {
     /// The journal of a home that is being made: nothing has happened.
     pub fn begin(path: &Path) -> Self {
-        Self { path: path.to_owned(), events: Vec::new(), heads: BTreeSet::new(), head: Sha256::from([0; 32]), torn: 0 }
+        let none = Sha256::from([0; 32]);
+        Self { path: path.to_owned(), events: Vec::new(), heads: BTreeSet::new(), head: none, noted: none, torn: 0 }
     }
 
     /// Reads a journal and checks its chain.
@@ -165,13 +183,27 @@ impl Journal {
     /// # Errors
     /// It cannot be read, was written by a newer release, or its chain is
     /// broken. So is a missing or empty one: without it nobody knows what keys
-    /// have signed. A torn last line is no error; the next append cuts it off.
+    /// have signed. It is older than its head file, or that one is missing. A
+    /// torn last line is no error; the next append cuts it off.
     pub fn open(path: &Path) -> Result<Self, HomeError> {
+        // The head first: another command may append meanwhile.
+        let file = Self::head_file(path);
+        let noted: Option<Head> = atomic::read_json(&file, VERSION)?;
         let opened = open_plain(path).map_err(|error| HomeError::of_transport(path, error))?;
-        match opened {
-            Some((file, _)) => Self::read(path, BufReader::new(file)),
-            None => Err(HomeError::Missing(path.to_owned())),
+        let mut journal = match opened {
+            Some((file, _)) => Self::read(path, BufReader::new(file))?,
+            None => return Err(HomeError::Missing(path.to_owned())),
+        };
+        journal.noted = noted.ok_or(HomeError::Missing(file))?.head;
+        if !journal.knows(journal.noted) {
+            let lacks = format!("the line {} that journal.head names", journal.noted.short());
+            return Err(HomeError::OldJournal { path: path.to_owned(), lacks });
         }
+        Ok(journal)
+    }
+
+    fn head_file(path: &Path) -> PathBuf {
+        path.with_extension("head")
     }
 
     /// Reads the content of the journal at `path`.
@@ -235,7 +267,7 @@ impl Journal {
         self.events.last().map(|(time, _)| *time)
     }
 
-    /// Appends an event; it is on disk when this returns.
+    /// Appends an event; it and the new head are on disk when this returns.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -271,6 +303,15 @@ impl Journal {
         self.head = head;
         self.heads.insert(head);
         self.events.push((now, line.event));
+        self.note_head()
+    }
+
+    /// Brings `journal.head` up to date.
+    fn note_head(&mut self) -> Result<(), HomeError> {
+        if self.noted != self.head {
+            atomic::write_json(&Self::head_file(&self.path), &Head { version: VERSION, head: self.head })?;
+            self.noted = self.head;
+        }
         Ok(())
     }
 
@@ -297,8 +338,12 @@ impl Journal {
                 _ => {}
             }
         }
-        // Asking again for the same is a restart; the journal says it once.
-        if asked { Ok(()) } else { self.append(now, Event::Ask { key: key.clone(), what: what.to_owned(), digest }) }
+        // Asking again for the same is a restart; the journal says it once. A crash
+        // may have left the head a line behind.
+        if asked {
+            return self.note_head();
+        }
+        self.append(now, Event::Ask { key: key.clone(), what: what.to_owned(), digest })
     }
 
     /// The next free number of a product's role, after `current`. Numbers of
@@ -415,5 +460,28 @@ mod tests {
         let journal = Journal::open(&path).unwrap();
         assert_eq!(journal.events().nth(3), Some(&Event::Torn { length: 6 }));
         assert_eq!(journal.events().count(), 5);
+    }
+
+    #[test]
+    fn an_older_journal_is_refused_and_a_head_that_is_a_line_behind_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, head) = (folder.path().join("journal.jsonl"), folder.path().join("journal.head"));
+        let mut journal = Journal::begin(&path);
+        ask(&mut journal, "kestrel 1", 1).unwrap();
+        let (old, behind) = (std::fs::read(&path).unwrap(), std::fs::read(&head).unwrap());
+        ask(&mut journal, "kestrel 2", 2).unwrap();
+        let (new, newest) = (std::fs::read(&path).unwrap(), std::fs::read(&head).unwrap());
+
+        std::fs::write(&path, &old).unwrap();
+        assert!(matches!(Journal::open(&path), Err(HomeError::OldJournal { .. })));
+        std::fs::write(&path, &new).unwrap();
+        std::fs::remove_file(&head).unwrap();
+        assert!(matches!(Journal::open(&path), Err(HomeError::Missing(lost)) if lost == head));
+
+        // A crash before the head was written: it is, before a key is asked again.
+        std::fs::write(&head, behind).unwrap();
+        ask(&mut Journal::open(&path).unwrap(), "kestrel 2", 2).unwrap();
+        assert_eq!(std::fs::read(&head).unwrap(), newest);
+        assert_eq!(std::fs::read(&path).unwrap(), new);
     }
 }

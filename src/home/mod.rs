@@ -10,6 +10,7 @@
 //! inputs/<sha256>                       inputs of builds, by hash
 //! inbox/                                what media brought, hostile until it is checked
 //! journal.jsonl                         each line holds the hash of the line before
+//! journal.head                          the hash of the last line, against an old journal
 //! ```
 
 pub mod atomic;
@@ -102,6 +103,14 @@ pub enum HomeError {
         /// What is wrong.
         reason: String,
     },
+    /// An old journal was put back: keys have signed what it does not say.
+    #[error("{} is older than this home: it lacks {lacks}", .path.display())]
+    OldJournal {
+        /// The journal.
+        path: PathBuf,
+        /// What the rest of the home knows, and it does not.
+        lacks: String,
+    },
     /// A folder belongs to another cut.
     #[error("{} is the folder of {owner}; use another version", .path.display())]
     Taken {
@@ -140,6 +149,15 @@ impl HomeError {
         match self {
             Self::Missing(_) => true,
             Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    /// Whether the journal or its head is lost, old or damaged.
+    pub fn is_of_journal(&self) -> bool {
+        match self {
+            Self::OldJournal { .. } => true,
+            Self::Missing(path) | Self::Damaged { path, .. } => path.file_stem().is_some_and(|stem| stem == "journal"),
             _ => false,
         }
     }
@@ -249,9 +267,22 @@ impl Home {
     /// Opens the journal.
     ///
     /// # Errors
-    /// It cannot be read, or its chain is broken.
+    /// It cannot be read, its chain is broken, or it is older than the rest of the
+    /// home.
     pub fn journal(&self) -> Result<Journal, HomeError> {
-        Journal::open(&self.journal_file())
+        let path = self.journal_file();
+        let journal = Journal::open(&path)?;
+        // Its head may have been put back with it. The journal comes before cuts.
+        // A cut that cannot be read stops whoever needs it.
+        for cut in self.cuts().unwrap_or_default() {
+            let (product, version) = (&cut.product, &cut.release);
+            let abandoned = !cut.abandoned || journal.has_abandoned(product, version);
+            let pinned = cut.pin.is_none() || journal.has_pinned(product, version);
+            if !abandoned || !pinned {
+                return Err(HomeError::OldJournal { path, lacks: format!("what was done for {product} {version}") });
+            }
+        }
+        Ok(journal)
     }
 
     /// All cuts that have a state, sorted by folder name.

@@ -500,6 +500,7 @@ fn a_newer_releases_files_are_left_alone() {
         "publications/2.json",
         "mirrors/here.json",
         "journal.jsonl",
+        "journal.head",
         "policy.toml",
         "terminal.toml",
     ] {

@@ -219,6 +219,44 @@ fn a_version_that_keys_may_have_signed_is_not_cut_anew() {
 }
 
 #[test]
+fn an_old_journal_that_is_put_back_lets_no_key_sign_twice() {
+    let lab = Lab::released();
+    lab.copy("home", "backup");
+    lab.write("work/notes", "1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    let said = lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", "role.signed")]);
+    assert_eq!(said.code, None, "killed: {said:?}");
+    lab.runs(&["abandon", "1.1", "--yes=1.1"]).exits(0);
+    lab.write("work/notes", "1.2\n");
+    lab.commit("1.2");
+    lab.tag("1.2");
+    lab.copy("home", "newest");
+    let put_back = |file: &str| lab.write(&format!("home/{file}"), lab.read(&format!("backup/{file}")));
+    put_back("journal.jsonl");
+    for command in [&["cut", "1.2", "--yes=1.2"][..], &["refresh"], &["publish"], &["status"]] {
+        let said = lab.with_keys(command).exits(1).says("journal.jsonl is older than this home").says("journal.head");
+        said.says("restore the whole home").says("release import --from MIRROR");
+    }
+    put_back("journal.head");
+    lab.cut("1.2").exits(1).says("older than this home: it lacks what was done for kestrel 1.1");
+    std::fs::remove_dir_all(lab.path("home/cuts")).unwrap();
+    lab.copy("newest/cuts", "home/cuts");
+    for file in ["journal.jsonl", "journal.head"] {
+        lab.write(&format!("home/{file}"), lab.read(&format!("newest/{file}")));
+    }
+    std::fs::remove_file(lab.path("home/journal.head")).unwrap();
+    lab.cut("1.2").exits(1).says("journal.head is missing").says("restore the whole home");
+
+    // The way out, although the mirror has nothing newer.
+    std::fs::remove_dir_all(lab.path("home")).unwrap();
+    lab.copy("backup", "home");
+    lab.runs(&["import", "--from", "here"]).exits(0).says("up to date");
+    lab.cut("1.2").exits(0).says("manifest 3 of kestrel");
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.2").does_not_say("kestrel 1.1");
+}
+
+#[test]
 fn a_torn_line_of_the_journal_is_cut_off_and_noted() {
     let lab = Lab::released();
     let whole = String::from_utf8(lab.read("home/journal.jsonl")).unwrap();

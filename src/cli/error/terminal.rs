@@ -18,12 +18,18 @@ use crate::sign::SignError;
 use crate::transport::TransportError;
 use crate::verify::VerifyError;
 
+/// What helps where the journal is lost, old or damaged.
+const WHOLE: &str = "nothing was changed. Never put back the journal alone, since keys have signed what an old one does \
+                     not say: restore the whole home from its newest backup, then take over what a mirror serves using:";
 /// Where to get a file of the home that is gone.
 const PUT_BACK: &str = "put the file back from a backup; each mirror has those of the repository";
 
 impl From<HomeError> for CommandError {
     fn from(error: HomeError) -> Self {
         let result = Self::from_error(FAILED, &error);
+        if error.is_of_journal() {
+            return result.hint_command(WHOLE, &["import", "--from", "MIRROR"]);
+        }
         match &error {
             HomeError::NotAHome { .. } => result.hint_command(
                 "name the home with --home or RELEASE_HOME, or make one using:",
