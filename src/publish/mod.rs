@@ -120,6 +120,14 @@ pub enum OldHome {
         /// What it serves.
         reason: Box<PublishError>,
     },
+    /// No mirror can say whether it knows more, and some should.
+    #[error("no mirror says whether this home is the newest; nothing was built or signed: mirror `{mirror}`: {reason}")]
+    Unknown {
+        /// The mirror.
+        mirror: MirrorName,
+        /// Why it does not.
+        reason: String,
+    },
     /// A file of the home.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -296,20 +304,33 @@ pub fn survey(home: &Home, root: &[u8]) -> Result<Vec<Survey>, HomeError> {
 
 /// Refuses to go on where a mirror knows more than this home: it was restored
 /// from a backup, or another terminal has published. To be called before
-/// anything is signed. Whether a mirror that cannot be read knows more stays
-/// open, with a warning.
+/// anything is signed. Where one mirror answers, whether others that cannot be
+/// read know more stays open, with a warning. One that held a publication and
+/// now holds none says nothing: its disk may not be mounted.
 ///
 /// # Errors
-/// A mirror knows more; files of the home cannot be read.
+/// A mirror knows more, or none of those that hold something says what; files of
+/// the home cannot be read.
 pub fn refuse_old_home(home: &Home, root: &[u8], progress: &dyn Progress) -> Result<(), OldHome> {
-    for Survey { mirror, held, .. } in survey(home, root)? {
+    let (mut answered, mut silent) = (false, Vec::new());
+    for Survey { mirror, held, noted } in survey(home, root)? {
         match held {
-            Ok(_) => {}
+            Ok(0) if noted.serial > 0 => silent.push((mirror, "what it held is not there".to_owned())),
+            // A new mirror knows nothing.
+            Ok(0) => {}
+            Ok(_) => answered = true,
             Err(PublishError::Unreadable(error)) => {
-                progress.event(Event::Warning(&format!("mirror `{mirror}`: {error}; it may know more than this home")));
+                let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+                silent.push((mirror, format!("{error}{cause}")));
             }
             Err(reason) => return Err(OldHome::Behind { mirror, reason: Box::new(reason) }),
         }
+    }
+    for (mirror, reason) in silent {
+        if !answered {
+            return Err(OldHome::Unknown { mirror, reason });
+        }
+        progress.event(Event::Warning(&format!("mirror `{mirror}`: {reason}; it may know more than this home")));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod docs;
 mod faults;
 mod forged;
 mod fuzz;
+mod home;
 mod hostile;
 mod interop;
 mod invariants;

@@ -163,6 +163,13 @@ impl From<CutError> for CommandError {
                     &["import", "--from", &from],
                 )
             }
+            CutError::OldHome(OldHome::Unknown { .. }) => Self::from_error(FAILED, &error)
+                .hint(
+                    "bring one mirror back, so that it can be read here, and run the same command again: a home that \
+                     was restored from a backup would sign under numbers that are taken. For a mirror that will never \
+                     come back, name another one in terminal.toml",
+                )
+                .hint_command("one that has lost everything gets it back using:", &["publish"]),
             CutError::Overtaken { ref product, ref version, .. } => {
                 let (product, version) = (product.to_string(), version.to_string());
                 Self::from_error(REJECTED, &error).hint_command(
