@@ -100,6 +100,9 @@ pub enum InitError {
     /// One key under two names: it would count for two people, or two purposes.
     #[error("keys {0} and {1} of the policy are the same key")]
     SameKey(KeyName, KeyName),
+    /// There is no policy to start from.
+    #[error("there is no policy file {}", .0.display())]
+    NoPolicy(PathBuf),
     /// A file that the policy names is missing and cannot be made.
     #[error("the policy names {}, which does not exist", .0.display())]
     Missing(PathBuf),
@@ -161,7 +164,7 @@ fn build(
     operator: &(impl Secrets + Progress),
     now: &dyn Fn() -> Timestamp,
 ) -> Result<Made, InitError> {
-    let text = crate::home::read_text(request.policy)?.ok_or_else(|| InitError::Missing(request.policy.to_owned()))?;
+    let text = crate::home::read_text(request.policy)?.ok_or_else(|| InitError::NoPolicy(request.policy.to_owned()))?;
     let policy = Policy::parse(request.policy, text.clone()).map_err(HomeError::from)?;
     if !policy.insecure_software_keys {
         return Err(InitError::NotAllowed);

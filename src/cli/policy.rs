@@ -27,8 +27,10 @@ pub enum Command {
 pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let Command::Check { file } = command;
     let path = file.clone().unwrap_or_else(|| home.join("policy.toml"));
-    let text =
-        home::read_text(&path)?.ok_or_else(|| CommandError::failed(format!("there is no file {}", path.display())))?;
+    let text = home::read_text(&path)?.ok_or_else(|| {
+        CommandError::failed(format!("there is no file {}", path.display()))
+            .hint_command("examples/policy.toml is a whole policy; name yours using:", &["policy", "check", "FILE"])
+    })?;
     let policy = Policy::parse(&path, text).map_err(HomeError::from)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let missing = |file: &&str| !folder.join(file).exists();

@@ -75,7 +75,9 @@ fn folder() -> Result<PathBuf, CommandError> {
 pub fn read_root(path: &Path) -> Result<Vec<u8>, CommandError> {
     let show = path.display();
     let Some(bytes) = crate::transport::read_plain(path, MAX_ROOT)? else {
-        return Err(CommandError::failed(format!("there is no file {show}")));
+        return Err(CommandError::failed(format!("there is no file {show}")).hint(
+            "nothing was changed; a project shows its root on its site, and every mirror as metadata/1.root.json",
+        ));
     };
     crate::tuf::well_formed(&bytes)
         .and_then(|()| sigstore_tuf::TrustedMetadataSet::from_root(&bytes))

@@ -69,6 +69,14 @@ pub enum HomeError {
         /// The file that is missing.
         missing: &'static str,
     },
+    /// There is a home, without one of its configuration files.
+    #[error("this home has lost {file}: {}", .folder.display())]
+    LostConfig {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that is missing.
+        file: &'static str,
+    },
     /// A file cannot be read or written.
     #[error("cannot use {}", .path.display())]
     Io {
@@ -195,6 +203,9 @@ impl Home {
             Some(text) => {
                 let digest = Sha256::of(text.as_bytes());
                 Ok((text, digest))
+            }
+            None if ["journal.jsonl", "repository"].iter().any(|name| folder.join(name).exists()) => {
+                Err(HomeError::LostConfig { folder: folder.to_owned(), file: name })
             }
             None => Err(HomeError::NotAHome { folder: folder.to_owned(), missing: name }),
         }

@@ -76,5 +76,10 @@ fn mistakes_in_configuration_have_a_place_and_a_nearest_word() {
         .exits(0)
         .says("2 of 3 people")
         .says("demonstration only: `insecure-software-keys` is set");
+    lab.runs(&["policy", "check", "none.toml"]).exits(1).says("there is no file none.toml").says("policy check FILE");
+    lab.runs(&["trust", "add", "none.json"]).exits(1).says("there is no file none.json").says("metadata/1.root.json");
+    lab.runs(&["abandon", "9.9", "--yes=9.9"]).exits(1).says("there is no cut of kestrel 9.9").says("release status");
+    let init = ["init", "--home", "new", "--policy", "none.toml", "--software-keys"];
+    lab.runs(&init).exits(1).says("there is no policy file none.toml").says("--policy");
     lab.runs(&["status", "--home", "nowhere"]).exits(1).says("is not a home").says("release init");
 }

@@ -49,3 +49,31 @@ fn a_home_that_no_mirror_answers_signs_nothing() {
     lab.with_keys(&["refresh"]).exits(0);
     lab.verify(&["mirror"]).exits(0).says("kestrel 1.1");
 }
+
+#[test]
+fn a_lost_configuration_file_is_put_back() {
+    let lab = Lab::released();
+    let policy = lab.read("home/policy.toml");
+    fs::remove_file(lab.path("home/policy.toml")).unwrap();
+    let said = lab.runs(&["status"]).exits(1).says("this home has lost policy.toml").does_not_say("release init");
+    let command = said.err.lines().find(|line| line.starts_with("    cp ")).unwrap();
+    run(program("sh").args(["-c", command]).current_dir(lab.path(""))).exits(0);
+    assert_eq!(lab.read("home/policy.toml"), policy);
+    fs::remove_file(lab.path("home/terminal.toml")).unwrap();
+    let said = lab.runs(&["status"]).exits(1).says("this home has lost terminal.toml");
+    said.says("examples/terminal.toml").does_not_say("release init");
+}
+
+#[test]
+fn a_release_does_without_a_lost_key_where_others_are_enough() {
+    let lab = Lab::released();
+    tag_next(&lab, "1.1");
+    fs::remove_file(lab.path("home/keys/bob-release.key")).unwrap();
+    lab.cut("1.1").exits(1).says("bob-release.key").says("take it out of [token]").says("same command again");
+    let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+    let without: Vec<&str> = terminal.lines().filter(|line| !line.starts_with("bob-release")).collect();
+    assert_ne!(without.len(), terminal.lines().count());
+    lab.write("home/terminal.toml", without.join("\n"));
+    lab.cut("1.1").exits(0).says("alice, carol");
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.1");
+}

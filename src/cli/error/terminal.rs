@@ -1,10 +1,14 @@
 //! Exit codes and hints for what goes wrong at the terminal.
 
+use std::path::Path;
+use std::path::PathBuf;
+
 use super::CommandError;
 use super::FAILED;
 use super::INTERNAL;
 use super::REJECTED;
 use super::USAGE;
+use super::shell_path;
 use crate::abandon::AbandonError;
 use crate::cut::CutError;
 use crate::home::HomeError;
@@ -24,6 +28,17 @@ const WHOLE: &str = "nothing was changed. Never put back the journal alone, sinc
 /// Where to get a file of the home that is gone.
 const PUT_BACK: &str = "put the file back from a backup; each mirror has those of the repository";
 
+/// The policy that was signed last, in the repository of a home.
+fn newest_policy(home: &Path) -> Option<PathBuf> {
+    let numbered = home.join("repository/targets/policy").read_dir().ok()?.flatten().filter_map(|entry| {
+        let number: u64 = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, entry.path()))
+    });
+    let (_, folder) = numbered.max()?;
+    let mut files = folder.read_dir().ok()?.flatten().map(|entry| entry.path());
+    files.find(|path| path.to_string_lossy().ends_with(".policy.toml"))
+}
+
 impl From<HomeError> for CommandError {
     fn from(error: HomeError) -> Self {
         let result = Self::from_error(FAILED, &error);
@@ -35,6 +50,16 @@ impl From<HomeError> for CommandError {
                 "name the home with --home or RELEASE_HOME, or make one using:",
                 &["init", "--policy", "FILE", "--software-keys"],
             ),
+            HomeError::LostConfig { folder, file } => match newest_policy(folder).filter(|_| *file == "policy.toml") {
+                Some(signed) => {
+                    let cp = format!("cp {} {}", shell_path(&signed), shell_path(&folder.join(file)));
+                    result.hint_lines("nothing was changed; put the signed one back using:", &[cp])
+                }
+                None => result.hint(
+                    "nothing was changed; put the file back from a backup, or write it anew: examples/terminal.toml \
+                     shows all that it can say",
+                ),
+            },
             HomeError::Locked { .. } => result.hint("wait until it is done; a command that was killed holds no lock"),
             HomeError::Newer(_) => result.hint("use the newer release; nothing was changed"),
             HomeError::SecondPayload { .. } => {
@@ -56,6 +81,11 @@ impl From<KeyError> for CommandError {
         let result = Self::from_error(FAILED, &error);
         match error {
             KeyError::OtherKey { .. } => result.hint("look for the right key file, or correct terminal.toml"),
+            KeyError::File { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => result.hint(
+                "put the key back from a backup, and run the same command again. If it is lost for good and enough \
+                 other people can sign, take it out of [token] in terminal.toml: the plan of `release cut` names who \
+                 signs then",
+            ),
             KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_) => {
                 result.hint("signatures that were made are kept; run the same command again")
             }
@@ -193,6 +223,9 @@ impl From<InitError> for CommandError {
         let fault = matches!(error, InitError::Cut(CutError::SelfCheck(_) | CutError::StockVerifier(_)));
         let result = Self::from_error(if fault { INTERNAL } else { FAILED }, &error);
         match error {
+            InitError::NoPolicy(_) => {
+                result.hint("no home was made; name the policy with --policy: examples/policy.toml is a whole one")
+            }
             InitError::Exists(_) => result.hint("nothing was changed; name another folder with --home"),
             _ => result.hint("no home was made; when that is mended, run the same command again"),
         }
@@ -235,6 +268,8 @@ impl From<AbandonError> for CommandError {
         match error {
             AbandonError::Home(error) => error.into(),
             AbandonError::Repository(error) => error.into(),
+            AbandonError::NoCut { .. } => Self::from_error(FAILED, &error)
+                .hint_command("nothing was burned; see which cuts are not finished using:", &["status"]),
             error => Self::from_error(FAILED, &error),
         }
     }
