@@ -55,6 +55,10 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
         None if journal.has_pinned(product, version) => CutState::new(product.clone(), version.clone(), now),
         None => return Err(AbandonError::NoCut { product: product.clone(), version: version.clone() }),
     };
+    let abandoned = |pending: Option<u64>| -> Result<(), AbandonError> {
+        CutState::drop_source(&folder);
+        pending.map_or(Ok(()), |serial| Ok(Pending::discard(home, serial)?))
+    };
     let purpose = format!("{product} {version}");
     let pending = if let Some((serial, other)) = Pending::find(home)? {
         (other == purpose).then_some(serial)
@@ -65,7 +69,7 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
     };
     if cut.abandoned {
         // A crash may have left what was to be sealed.
-        return pending.map_or(Ok(()), |serial| Ok(Pending::discard(home, serial)?));
+        return abandoned(pending);
     }
     let sealed = match cut.sealed {
         Some(serial) => Some(serial),
@@ -80,8 +84,5 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
         .append(now, Event::Abandon { product: product.clone(), release: version.clone(), number, serial: pending })?;
     cut.abandoned = true;
     cut.save(&folder)?;
-    if let Some(serial) = pending {
-        Pending::discard(home, serial)?;
-    }
-    Ok(())
+    abandoned(pending)
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::home::CutState;
 use crate::home::Event as Entry;
 use crate::home::Home;
 use crate::home::HomeError;
@@ -122,6 +123,7 @@ impl Cut<'_> {
             cut.save(&folder)?;
             state = State::load(&self.home.repository())?;
         }
+        CutState::drop_source(&folder);
         let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), self.operator)?;
         note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
         Ok(Summary { serial: cut.sealed, mirrors })

@@ -117,7 +117,7 @@ impl Cut<'_> {
         folder: &Path,
         journal: &mut Journal,
     ) -> Result<(), CutError> {
-        let repository = folder.join("source.git");
+        let repository = folder.join(home::cut::REPOSITORY);
         let fetched = self.fetch_source(of_product, cut.pin.as_ref(), &repository)?;
         let recipe = self.read_recipe(&fetched)?;
         if cut.pin.is_none() {
@@ -132,7 +132,7 @@ impl Cut<'_> {
             self.operator.event(Event::Begin { stage: Stage::Archive, what: &prefix });
             let gz = recipe.source_archive.as_ref().map(|name| (name, folder.join("stage").join(name.as_str())));
             let gz = gz.as_ref().map(|(name, path)| (*name, path.as_path()));
-            let (archive, files) = fetched.archive(&prefix, &folder.join("source.tar"), gz)?;
+            let (archive, files) = fetched.archive(&prefix, &folder.join(home::cut::ARCHIVE), gz)?;
             let evidence = Evidence::Archived { tar: archive.tar, files };
             self.operator.event(Event::Done { stage: Stage::Archive, evidence });
             cut.archive = Some(archive);
@@ -159,7 +159,7 @@ impl Cut<'_> {
         if cut.build.is_some() {
             return Ok(());
         }
-        let tar = folder.join("source.tar");
+        let tar = folder.join(home::cut::ARCHIVE);
         if atomic::digest(&tar)? != archive.tar {
             return Err(CutError::StageChanged(tar));
         }

@@ -1,6 +1,7 @@
 //! The state of a cut, so that the same command resumes it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -22,6 +23,10 @@ use crate::manifest::Version;
 pub const VERSION: u32 = 1;
 /// The name of the state file in the folder of a cut.
 const FILE: &str = "cut.json";
+/// The fetched source, in the folder of a cut.
+pub const REPOSITORY: &str = "source.git";
+/// The source archive that is built, in the folder of a cut.
+pub const ARCHIVE: &str = "source.tar";
 
 /// A cut: what is fixed so far. Each member is set once, and by then its files
 /// are on disk.
@@ -127,6 +132,13 @@ impl CutState {
     /// It cannot be written; the old state is as it was.
     pub fn save(&self, folder: &Path) -> Result<(), HomeError> {
         atomic::write_json(&Self::file(folder), self)
+    }
+
+    /// Removes what only a cut that is going on needs: the source. What cannot be
+    /// removed only takes space.
+    pub fn drop_source(folder: &Path) {
+        let _ = fs::remove_dir_all(folder.join(REPOSITORY));
+        let _ = fs::remove_file(folder.join(ARCHIVE));
     }
 
     /// Whether the cut is neither finished nor given up.

@@ -77,3 +77,22 @@ fn a_release_does_without_a_lost_key_where_others_are_enough() {
     lab.cut("1.1").exits(0).says("alice, carol");
     lab.verify(&["mirror"]).exits(0).says("kestrel 1.1");
 }
+
+#[test]
+fn cuts_that_are_over_keep_no_source() {
+    let lab = Lab::released();
+    tag_next(&lab, "1.1");
+    lab.with_keys_and(&["cut", "1.1", "--yes=1.1"], &[("RELEASE_FAIL_AT", "build.done")]);
+    let kept = |version: &str| {
+        ["source.git", "source.tar"].map(|name| lab.path(&format!("home/cuts/kestrel-{version}/{name}")).exists())
+    };
+    assert_eq!((kept("1.0"), kept("1.1")), ([false; 2], [true; 2]));
+    lab.runs(&["abandon", "1.1", "--yes=1.1"]).exits(0);
+    assert_eq!(kept("1.1"), [false; 2]);
+    // Nothing else of them is needed either.
+    fs::remove_dir_all(lab.path("home/cuts")).unwrap();
+    lab.cut("1.0").exits(1).says("was released before");
+    lab.cut("1.1").exits(1).says("was abandoned");
+    lab.release_next("1.2");
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.0").says("kestrel 1.2");
+}
