@@ -150,7 +150,8 @@ pub fn main() -> ExitCode {
     let ui = Ui::new(&cli.global);
     #[cfg(feature = "terminal")]
     let named_home = cli.global.named_home.clone();
-    match run(cli, &ui).and_then(|code| ui.check_printed(code)) {
+    let verdict = matches!(cli.command, Command::Verify(_) | Command::Download(_));
+    match run(cli, &ui).and_then(|code| ui.check_printed(code, verdict)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let error = error.with_remedy();

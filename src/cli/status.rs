@@ -1,5 +1,6 @@
 //! `release status`: cuts, mirrors, and what expires.
 
+use std::error::Error;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -13,9 +14,11 @@ use crate::home::CutState;
 use crate::home::Home;
 use crate::manifest::claim;
 use crate::manifest::dsse;
+use crate::manifest::names::one_line;
 use crate::manifest::names::printable;
 use crate::manifest::release;
 use crate::publish;
+use crate::publish::PublishError;
 use crate::repository::Pending;
 use crate::repository::RepositoryError;
 use crate::repository::State;
@@ -91,7 +94,13 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         let behind = state.serial().saturating_sub(held.unwrap_or(0));
         ui.data(&match (held, behind, &survey.noted.error) {
             (Err(error), ..) => {
-                format!("  {}  {}", survey.mirror, ui.paint(&printable(&error.to_string()), Paint::Bad))
+                let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
+                let what = ui.paint(&one_line(&format!("{error}{cause}")), Paint::Bad);
+                let command = match error {
+                    PublishError::Ahead { .. } => format!("release import --from {}", survey.mirror),
+                    _ => "release publish".to_owned(),
+                };
+                format!("  {}  {what}; when that is understood, run `{command}`", survey.mirror)
             }
             (Ok(serial), 0, _) => {
                 format!("  {}  publication {serial}  {}", survey.mirror, ui.paint("up to date", Paint::Good))
@@ -101,8 +110,8 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
                 format!("  {}  publication {serial}  {word}", survey.mirror)
             }
             (Ok(serial), _, Some(error)) => {
-                let word = ui.paint(&format!("{behind} behind: {}", printable(error)), Paint::Bad);
-                format!("  {}  publication {serial}  {word}", survey.mirror)
+                let word = ui.paint(&format!("{behind} behind: {}", one_line(error)), Paint::Bad);
+                format!("  {}  publication {serial}  {word}; when that is mended, run `release publish`", survey.mirror)
             }
         });
     }

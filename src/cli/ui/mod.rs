@@ -104,13 +104,15 @@ impl Ui {
     }
 
     /// The exit code of a command that ended with `code`: success is what was
-    /// printed, so that nobody takes half a verdict for a whole one.
+    /// printed, so that nobody takes half a verdict for a whole one. Where there
+    /// is no verdict, who stops reading is told nothing.
     ///
     /// # Errors
     /// Data could not be printed, and `code` would not say that something failed.
-    pub fn check_printed(&self, code: u8) -> Result<u8, CommandError> {
+    pub fn check_printed(&self, code: u8, verdict: bool) -> Result<u8, CommandError> {
         let unprinted = self.unprinted.lock().ok().and_then(|mut unprinted| unprinted.take());
         match unprinted {
+            Some(error) if code == 0 && !verdict && error.kind() == std::io::ErrorKind::BrokenPipe => Ok(error::FAILED),
             Some(error) if matches!(code, 0 | error::STALE) => {
                 let message = format!("cannot write to standard output: {error}; what was printed is not all");
                 Err(CommandError::failed(message))
