@@ -129,11 +129,7 @@ pub enum InitError {
 ///
 /// # Errors
 /// The policy has a mistake, keys cannot be made, or the folder is in use.
-pub fn init(
-    request: &Request<'_>,
-    operator: &(impl Secrets + Progress),
-    now: &dyn Fn() -> Timestamp,
-) -> Result<Made, InitError> {
+pub fn init(request: &Request<'_>, operator: &impl Secrets, now: &dyn Fn() -> Timestamp) -> Result<Made, InitError> {
     let in_use = |folder: &Path| folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
     if in_use(request.home) {
         return Err(InitError::Exists(request.home.to_owned()));
@@ -157,7 +153,7 @@ pub fn init(
 fn build(
     request: &Request<'_>,
     folder: &Path,
-    operator: &(impl Secrets + Progress),
+    operator: &impl Secrets,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<Made, InitError> {
     let text = crate::home::read_text(request.policy)?.ok_or_else(|| InitError::Missing(request.policy.to_owned()))?;
@@ -489,8 +485,9 @@ fn sign_draft(
         let Some(signer) = made.get(&key).filter(|_| have < need as usize) else {
             continue;
         };
-        journal.ask(at, &key, &format!("{name} {}", draft.number()), draft.digest()?)?;
-        let signature = signer.sign(ToSign::Message(&draft.canonical()?))?;
+        let what = format!("{name} {}", draft.number());
+        journal.ask(at, &key, &what, draft.digest()?)?;
+        let signature = signer.sign(&what, ToSign::Message(&draft.canonical()?))?;
         draft.add_signature(ids.id(&key)?, &signature);
         have += 1;
     }

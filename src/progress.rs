@@ -55,6 +55,15 @@ pub enum Event<'a> {
     Program(&'a str),
     /// A file was requested.
     Request(&'a str),
+    /// A token waits for a touch.
+    Touch {
+        /// Which one, and whose.
+        token: &'a str,
+        /// What it signs.
+        what: &'a str,
+        /// How many keys wait for their first touch after this.
+        left: usize,
+    },
     /// Something that a person should know, which changes no result.
     Warning(&'a str),
 }

@@ -23,6 +23,7 @@ use crate::cut::Stopped;
 use crate::home::Home;
 use crate::key::KeyError;
 use crate::key::Secrets;
+use crate::key::piv::TokenName;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::Product;
@@ -220,6 +221,14 @@ impl Secrets for AtTerminal<'_> {
 
     fn new_passphrase(&self, key: &KeyName, holder: Option<&Holder>) -> Result<Zeroizing<String>, KeyError> {
         self.ui.new_passphrase(key, holder)
+    }
+
+    fn pin(&self, token: &TokenName, tries: u8) -> Result<Zeroizing<String>, KeyError> {
+        self.ui.pin(token, tries)
+    }
+
+    fn last_try(&self, token: &TokenName) -> bool {
+        self.ui.last_try(token)
     }
 }
 

@@ -92,6 +92,13 @@ pub struct Global {
     #[cfg(feature = "terminal")]
     #[arg(long, global = true, value_name = "N")]
     pin_fd: Option<u32>,
+    /// Spend the last try of this token's PIN, if one is left
+    ///
+    /// When that is wrong as well, the PIN is blocked. Without this, a person is
+    /// asked, and a script is refused.
+    #[cfg(feature = "terminal")]
+    #[arg(long, global = true, value_name = "SERIAL")]
+    last_try: Option<u32>,
 }
 
 #[cfg(feature = "terminal")]

@@ -1,6 +1,7 @@
 //! Keys that sign, behind one small trait. This folder is the only place that
 //! touches private keys.
 
+pub mod piv;
 pub mod software;
 
 use std::fmt;
@@ -13,8 +14,11 @@ use p256::pkcs8::LineEnding;
 use sha2::Digest as _;
 use zeroize::Zeroizing;
 
+use self::piv::TokenError;
+use self::piv::TokenName;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
+use crate::progress::Progress;
 
 pub use software::SoftwareKey;
 
@@ -81,15 +85,17 @@ pub trait Signer {
     /// The public half.
     fn public(&self) -> &PublicKey;
 
-    /// Signs. ECDSA signatures are DER (SEC 1), Ed25519 ones 64 bytes.
+    /// Signs. ECDSA signatures are DER (SEC 1), Ed25519 ones 64 bytes. `what` says
+    /// to people what is signed; it is no input.
     ///
     /// # Errors
     /// The device failed or refused. Nothing was signed.
-    fn sign(&self, input: ToSign<'_>) -> Result<Vec<u8>, KeyError>;
+    fn sign(&self, what: &str, input: ToSign<'_>) -> Result<Vec<u8>, KeyError>;
 }
 
-/// Where passphrases come from.
-pub trait Secrets {
+/// The people who hold keys: they give passphrases and PINs, and are told when to
+/// touch a token.
+pub trait Secrets: Progress {
     /// The passphrase of a software key. `again` says that the last one was
     /// wrong.
     ///
@@ -102,6 +108,15 @@ pub trait Secrets {
     /// # Errors
     /// As [`Self::passphrase`].
     fn new_passphrase(&self, key: &KeyName, holder: Option<&Holder>) -> Result<Zeroizing<String>, KeyError>;
+
+    /// The PIN of a token, of which so many tries are left.
+    ///
+    /// # Errors
+    /// As [`Self::passphrase`].
+    fn pin(&self, token: &TokenName, tries: u8) -> Result<Zeroizing<String>, KeyError>;
+
+    /// Whether the last try of a token's PIN may be spent.
+    fn last_try(&self, token: &TokenName) -> bool;
 }
 
 /// A key that could not be used.
@@ -143,6 +158,20 @@ pub enum KeyError {
         /// Why.
         reason: String,
     },
+    /// Nobody could be asked for a PIN.
+    #[error("no PIN for {token}: {reason}")]
+    NoPin {
+        /// The token.
+        token: TokenName,
+        /// Why.
+        reason: String,
+    },
+    /// A token cannot be used.
+    #[error(transparent)]
+    Token(Box<TokenError>),
+    /// The smart card service cannot be asked.
+    #[error("the smart card service does not answer: {0}")]
+    NoTokenService(pcsc::Error),
     /// The operating system gave no random numbers.
     #[error("no random numbers: {0}")]
     Random(String),

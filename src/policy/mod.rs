@@ -18,6 +18,8 @@ pub use policy_file::RoleEntry;
 pub use recipe::Recipe;
 pub use recipe::RecipeArtifact;
 pub use terminal::MirrorEntry;
+pub use terminal::Place;
+pub use terminal::SharedToken;
 pub use terminal::Terminal;
 pub use terminal::Toolchain;
 pub use text::ConfigError;

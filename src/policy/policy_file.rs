@@ -347,6 +347,13 @@ impl Policy {
         self.keys.get(key)?.holder.as_ref()?.get_ref().parse().ok()
     }
 
+    /// Whose key it is, also of OpenPGP keys.
+    pub fn owner_of(&self, key: &KeyName) -> Option<Holder> {
+        self.holder_of(key).or_else(|| {
+            self.openpgp.holders.keys().find(|holder| Self::openpgp_key(holder).as_ref() == Some(key)).cloned()
+        })
+    }
+
     /// The claim key of a holder: the one whose name ends in `-claim`.
     pub fn claim_key(&self, holder: &Holder) -> Option<&KeyName> {
         self.claim_keys().find(|(_, owner)| owner == holder).map(|(name, _)| name)

@@ -11,6 +11,9 @@ use crate::home::HomeError;
 use crate::import::ImportError;
 use crate::init::InitError;
 use crate::key::KeyError;
+use crate::key::piv::Problem;
+use crate::key::piv::TokenError;
+use crate::key::piv::apdu::CardError;
 use crate::publish::OldHome;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
@@ -44,11 +47,50 @@ impl From<KeyError> for CommandError {
         let result = Self::from_error(FAILED, &error);
         match error {
             KeyError::OtherKey { .. } => result.hint("look for the right key file, or correct terminal.toml"),
-            KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_) => {
+            KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_) | KeyError::NoPin { .. } => {
                 result.hint("signatures that were made are kept; run the same command again")
             }
+            KeyError::Token(error) => {
+                let again = "signatures that were made are kept; run the same command again";
+                with_token_hint(result, &error).hint(again)
+            }
+            KeyError::NoTokenService(_) => no_token_service(result).hint("then run the same command again"),
             _ => result,
         }
+    }
+}
+
+/// What helps where the smart card service is not there.
+pub(super) fn no_token_service(result: CommandError) -> CommandError {
+    let lines = ["apt-get install pcscd", "systemctl start pcscd.socket"].map(str::to_owned);
+    result.hint_lines("as root, install it or start it using:", &lines)
+}
+
+/// What helps with a token, besides doing it again.
+pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> CommandError {
+    let serial = error.token.serial;
+    let free = |result: CommandError| {
+        let lines = ["gpgconf --kill scdaemon".to_owned()];
+        result.hint_lines("end the other program; GnuPG lets go of a token using:", &lines)
+    };
+    match &error.problem {
+        Problem::NoReader | Problem::Missing { .. } => result.hint(format!("plug in token {serial}")),
+        Problem::InUse(_) => free(result).hint(format!("if it is not there, plug in token {serial}")),
+        Problem::Twice => result.hint("pull out the one that is not yours, and find out whose it is"),
+        Problem::TooOld { .. } => result.hint("enrol a newer token for these keys"),
+        Problem::EmptySlot { .. } | Problem::OtherKey { .. } => {
+            result.hint("nothing was signed; look for the right token, or correct [token] in terminal.toml")
+        }
+        Problem::LastTry => result.hint(format!(
+            "if you know the PIN for sure, say --last-try {serial}; a wrong one blocks it, and then only the PUK helps"
+        )),
+        Problem::Blocked => {
+            let lines = [format!("ykman --device {serial} piv access unblock-pin")];
+            result.hint_lines("a new PIN is set with the PUK, which you keep with the token's papers, using:", &lines)
+        }
+        Problem::NotTouched(_) => result.hint("touch it while it blinks, within 15 seconds"),
+        Problem::Signing { error: CardError::Removed, .. } => result.hint(format!("plug in token {serial} again")),
+        _ => result,
     }
 }
 
@@ -65,6 +107,7 @@ impl From<SignError> for CommandError {
                 | SignError::TooFewClaims { .. }
                 | SignError::ThresholdNotMet { .. }
                 | SignError::SameTerminal(_)
+                | SignError::SharedToken(_)
         );
         let result = Self::from_error(if refused { REJECTED } else { FAILED }, &error);
         match error {
@@ -73,6 +116,9 @@ impl From<SignError> for CommandError {
             }
             SignError::SoftwareKey(_) => {
                 result.hint("a policy that allows software keys says `insecure-software-keys = true`")
+            }
+            SignError::SharedToken(_) => {
+                result.hint("nothing was signed; each person needs a token with a PIN of its own")
             }
             SignError::NoToken(name) => result.hint(format!("add `{name}` to [token] in terminal.toml")),
             _ => result,

@@ -68,7 +68,7 @@ impl Ui {
             colour_err: colour && std::io::stderr().is_terminal(),
             bar: Mutex::new(None),
             #[cfg(feature = "terminal")]
-            secrets: secrets::Known::new(global.pin_fd),
+            secrets: secrets::Known::new(global.pin_fd, global.last_try),
         }
     }
 
@@ -243,6 +243,14 @@ impl Progress for Ui {
                     self.to_stderr(&text::clean(&format!("+ {}", line.replace('\n', "\\n"))));
                 }
             }
+            Event::Touch { token, what, left } => {
+                let more = match left {
+                    0 => String::new(),
+                    left => format!("; {} after that", counted(left, "touch")),
+                };
+                // Also when quiet: it waits for a person.
+                self.to_stderr(&text::wrap(&text::clean(&format!("Touch {token}, to sign {what}{more}."))));
+            }
             Event::Warning(text) => self.warn(text),
         }
     }
@@ -286,6 +294,8 @@ pub fn counted(count: usize, what: &str) -> String {
     match (count, what) {
         (1, _) => format!("1 {what}"),
         (_, "person") => format!("{count} people"),
+        (_, "try") => format!("{count} tries"),
+        (_, "touch") => format!("{count} touches"),
         _ => format!("{count} {what}s"),
     }
 }
