@@ -11,6 +11,7 @@ mod build;
 mod cli;
 mod cut;
 mod docs;
+mod emulator;
 mod forged;
 mod fuzz;
 mod hostile;

@@ -3,6 +3,7 @@
 
 pub mod forge;
 pub mod outside;
+pub mod piv;
 pub mod random;
 pub mod server;
 pub mod terminal;
