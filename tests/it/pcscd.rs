@@ -184,7 +184,8 @@ fn tokens_fail_as_planned() {
         let answered = if fault == Fault::PulledAfter { 2 } else { 1 };
         assert_eq!((token.signatures(), received), (signed, 1 + answered), "{fault:?}: {said:?}");
         said.exits(1);
-        wait_until("plugged again", || opensc(&pcscd, &[SIGN_9E]).code == Some(0));
+        reader.until_plugged();
+        opensc(&pcscd, &[SIGN_9E]).exits(0);
     }
     for fault in [Fault::Garbage, Fault::Truncated, Fault::Flipped, Fault::Slow(Duration::from_millis(50))] {
         token.fail(Token::SIGN, 1, fault.clone());
@@ -201,7 +202,8 @@ fn tokens_fail_as_planned() {
     reader.queue(&token);
     opensc(&pcscd, &["00:20:00:80:08:39:39:39:39:39:39:FF:FF"]).exits(1);
     assert_eq!(token.state().pin.left, 2);
-    wait_until("plugged again", || opensc(&pcscd, &[SIGN_9E]).code == Some(0));
+    reader.until_plugged();
+    opensc(&pcscd, &[SIGN_9E]).exits(0);
     let attestation = opensc(&pcscd, &["00:F9:9E:00"]).exits(0).out;
     token.fail(Token::ATTEST, 1, Fault::Truncated);
     assert!(length(&opensc(&pcscd, &["00:F9:9E:00"]).exits(0).out) < length(&attestation));
@@ -253,7 +255,8 @@ fn several_tokens_and_several_daemons_stand_side_by_side() {
     another.fail(0xf8, 1, Fault::PulledAfter);
     other.reader(2).queue(&token(98));
     serial(&other, "2").exits(0).says("00 00 00 63");
-    wait_until("plugged in", || serial(&other, "2").has("00 00 00 62"));
+    other.reader(2).until_plugged();
+    serial(&other, "2").exits(0).says("00 00 00 62");
     // A token that goes from one computer to the next keeps its state.
     Host::open(&another).verify("999999").unwrap_err();
     one.reader(0).plug(&another);

@@ -169,7 +169,8 @@ impl Reader {
     /// Plugs a token in, and waits until programs see it.
     #[track_caller]
     pub fn plug(&self, token: &Token) {
-        self.connect(token);
+        self.empty();
+        self.connect(token).expect("pcscd runs");
         self.wait(true);
     }
 
@@ -181,9 +182,28 @@ impl Reader {
         self.wait(false);
     }
 
-    /// Plugs this token in once the one in the reader is pulled by a fault.
+    /// Plugs this token in once the one in the reader is pulled by a fault, and
+    /// programs have seen it.
     pub fn queue(&self, token: &Token) {
         lock(&self.0.plugged).next.push_back(token.clone());
+    }
+
+    /// Waits until no token is queued and programs see the last one.
+    #[track_caller]
+    pub fn until_plugged(&self) {
+        let is_last = || {
+            let plugged = lock(&self.0.plugged);
+            plugged.next.is_empty() && plugged.token.is_some()
+        };
+        wait_until("the last token is plugged in", || is_last() && self.has_token());
+    }
+
+    /// Waits until the reader is empty, and pcscd knows: it takes two tokens for
+    /// one if it does not look in between.
+    #[track_caller]
+    fn empty(&self) {
+        let is_free = || lock(&self.0.plugged).token.is_none();
+        wait_until("the reader is empty", || is_free() && !self.has_token());
     }
 
     /// Whether programs see a token, as `OpenSC` does.
@@ -201,37 +221,40 @@ impl Reader {
         wait_until("the reader noticed", || self.has_token() == present);
     }
 
-    fn connect(&self, token: &Token) {
-        let stream = self.dial();
+    fn connect(&self, token: &Token) -> std::io::Result<()> {
+        let stream = self.dial()?;
         let mut plugged = lock(&self.0.plugged);
-        assert!(plugged.token.is_none(), "there is a token in the reader");
         plugged.token = Some((token.clone(), stream.try_clone().unwrap(), token.0.hand.plug()));
         let (reader, token) = (self.clone(), token.clone());
         std::thread::spawn(move || {
             if reader.serve(&token, stream).is_none() {
                 reader.pull();
-                let next = lock(&reader.0.plugged).next.pop_front();
-                if let Some(next) = next {
-                    reader.connect(&next);
+                if lock(&reader.0.plugged).next.is_empty() {
+                    return;
                 }
+                reader.empty();
+                let next = lock(&reader.0.plugged).next.pop_front();
+                // Not when pcscd is gone: the test is over.
+                next.map(|next| reader.connect(&next));
             }
         });
+        Ok(())
     }
 
     /// A connection to the reader, made in the sandbox.
-    fn dial(&self) -> TcpStream {
-        let mut helper = UnixStream::connect(self.0.run.join("plug")).unwrap();
-        helper.write_all(&(PORT + self.0.number).to_be_bytes()).unwrap();
+    fn dial(&self) -> std::io::Result<TcpStream> {
+        let mut helper = UnixStream::connect(self.0.run.join("plug"))?;
+        helper.write_all(&(PORT + self.0.number).to_be_bytes())?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let flags = RecvFlags::CMSG_CLOEXEC;
-        rustix::net::recvmsg(&helper, &mut [IoSliceMut::new(&mut byte)], &mut control, flags).unwrap();
+        rustix::net::recvmsg(&helper, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
         let descriptor = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
         });
-        TcpStream::from(descriptor.expect("plug.py hands out a connection"))
+        descriptor.map(TcpStream::from).ok_or(std::io::ErrorKind::ConnectionReset.into())
     }
 
     fn pull(&self) {
