@@ -1,7 +1,7 @@
 //! The integration tests: one binary, so that it links once.
 //!
 //! Everything is real: the program itself, git, ssh-keygen, bubblewrap, nginx,
-//! gpg, sqv and python-tuf. `scripts/test` installs what is missing.
+//! gpg, sqv, python-tuf and pcscd. `scripts/test` installs what is missing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
@@ -19,6 +19,7 @@ mod interop;
 mod invariants;
 mod outside;
 mod own;
+mod pcscd;
 mod properties;
 mod resume;
 mod served;

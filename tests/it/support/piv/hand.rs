@@ -51,6 +51,7 @@ struct Inside {
     touch: Touch,
     patience: Patience,
     pulled: bool,
+    plugged: usize,
     waiting: bool,
     events: Vec<Event>,
 }
@@ -58,7 +59,14 @@ struct Inside {
 impl Hand {
     pub fn new() -> Self {
         let patience = Patience::default();
-        Self(Mutex::new(Inside { touch: Touch::Granted, patience, pulled: false, waiting: false, events: Vec::new() }))
+        Self(Mutex::new(Inside {
+            touch: Touch::Granted,
+            patience,
+            pulled: false,
+            plugged: 0,
+            waiting: false,
+            events: Vec::new(),
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -78,8 +86,19 @@ impl Hand {
         self.lock().patience
     }
 
-    pub fn set_pulled(&self, pulled: bool) {
-        self.lock().pulled = pulled;
+    /// Plugs the token in; gives this plugging a number.
+    pub fn plug(&self) -> usize {
+        let mut inside = self.lock();
+        inside.pulled = false;
+        inside.plugged += 1;
+        inside.plugged
+    }
+
+    /// Pulls the token, unless it was plugged in again since; whether it did.
+    pub fn pull(&self, plugged: usize) -> bool {
+        let mut inside = self.lock();
+        inside.pulled |= inside.plugged == plugged;
+        inside.pulled
     }
 
     pub fn is_pulled(&self) -> bool {

@@ -8,7 +8,10 @@
 //! ```
 //!
 //! A [`Token`] behaves as a `YubiKey` of the firmware that its [`TokenSpec`]
-//! names; what is not emulated is RSA, key agreement and PINs by fingerprint.
+//! names; what is not emulated is RSA, key agreement and PINs by fingerprint. A
+//! [`host::Host`] talks to it past pcscd, to prepare it; [`Token::change`] does
+//! what no real token allows.
+//!
 //! Programs find it with the variable that [`Pcscd::variable`] gives:
 //!
 //! ```ignore

@@ -4,6 +4,7 @@
 //! Hence both run in a sandbox with a network of their own, where `plug.py` opens
 //! connections and hands them out.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::IoSliceMut;
@@ -15,6 +16,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Child;
+use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -29,9 +31,6 @@ use tempfile::TempDir;
 use super::Outcome;
 use super::Token;
 use super::lock;
-use crate::support::program;
-use crate::support::project;
-use crate::support::run;
 
 /// What a `YubiKey` 5 answers to power.
 const ATR: [u8; 23] = [
@@ -46,7 +45,7 @@ const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
 const NAME: &str = "Yubico YubiKey OTP+FIDO+CCID";
 
 /// The first port of vpcd, in the sandbox.
-const PORT: u16 = 0x8c7b;
+pub const PORT: u16 = 27_392;
 
 /// pcscd with some readers. It dies with this value, with the thread that
 /// started it, and with the test.
@@ -69,9 +68,10 @@ struct Inside {
 
 #[derive(Default)]
 struct Plugged {
-    token: Option<(Token, TcpStream)>,
+    /// The token, its connection, and the number of its plugging.
+    token: Option<(Token, TcpStream, usize)>,
     /// Tokens that wait until the reader is empty.
-    next: Vec<Token>,
+    next: VecDeque<Token>,
 }
 
 impl Pcscd {
@@ -101,7 +101,7 @@ impl Pcscd {
             .unwrap();
         }
         fs::write(configuration.join("vpcd"), text).unwrap();
-        let mut sandbox = program("bwrap");
+        let mut sandbox = Command::new("bwrap");
         sandbox.args([
             "--die-with-parent",
             "--unshare-net",
@@ -113,7 +113,7 @@ impl Pcscd {
             "/proc",
         ]);
         sandbox.args(["--tmpfs", "/run", "--bind"]).arg(&run).arg("/run/pcscd").arg("--");
-        sandbox.arg("python3").arg(project("tests/python/plug.py")).arg(&configuration);
+        sandbox.args(["python3", "-c", include_str!("plug.py")]).arg(&configuration);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         sandbox.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = Arc::new(Mutex::new(sandbox.spawn().unwrap()));
@@ -169,7 +169,8 @@ impl Reader {
     /// Plugs a token in, and waits until programs see it.
     #[track_caller]
     pub fn plug(&self, token: &Token) {
-        self.connect(token);
+        self.empty();
+        self.connect(token).expect("pcscd runs");
         self.wait(true);
     }
 
@@ -181,16 +182,37 @@ impl Reader {
         self.wait(false);
     }
 
-    /// Plugs this token in once the one in the reader is pulled by a fault.
+    /// Plugs this token in once the one in the reader is pulled by a fault, and
+    /// programs have seen it.
     pub fn queue(&self, token: &Token) {
-        lock(&self.0.plugged).next.push(token.clone());
+        lock(&self.0.plugged).next.push_back(token.clone());
+    }
+
+    /// Waits until no token is queued and programs see the last one.
+    #[track_caller]
+    pub fn until_plugged(&self) {
+        let is_last = || {
+            let plugged = lock(&self.0.plugged);
+            plugged.next.is_empty() && plugged.token.is_some()
+        };
+        wait_until("the last token is plugged in", || is_last() && self.has_token());
+    }
+
+    /// Waits until the reader is empty, and pcscd knows: it takes two tokens for
+    /// one if it does not look in between.
+    #[track_caller]
+    fn empty(&self) {
+        let is_free = || lock(&self.0.plugged).token.is_none();
+        wait_until("the reader is empty", || is_free() && !self.has_token());
     }
 
     /// Whether programs see a token, as `OpenSC` does.
     fn has_token(&self) -> bool {
         let socket = self.0.run.join("pcscd.comm");
-        let list = run(program("opensc-tool").arg("--list-readers").env("PCSCLITE_CSOCK_NAME", socket));
-        let mut lines = list.out.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>());
+        let mut command = Command::new("opensc-tool");
+        let list = command.arg("--list-readers").env("PCSCLITE_CSOCK_NAME", socket).output().unwrap();
+        let list = String::from_utf8_lossy(&list.stdout);
+        let mut lines = list.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>());
         lines.any(|line| line == [self.0.number.to_string().as_str(), "Yes"])
     }
 
@@ -199,45 +221,49 @@ impl Reader {
         wait_until("the reader noticed", || self.has_token() == present);
     }
 
-    fn connect(&self, token: &Token) {
-        let stream = self.dial();
+    fn connect(&self, token: &Token) -> std::io::Result<()> {
+        let stream = self.dial()?;
         let mut plugged = lock(&self.0.plugged);
-        assert!(plugged.token.is_none(), "there is a token in the reader");
-        plugged.token = Some((token.clone(), stream.try_clone().unwrap()));
-        token.0.hand.set_pulled(false);
+        plugged.token = Some((token.clone(), stream.try_clone().unwrap(), token.0.hand.plug()));
         let (reader, token) = (self.clone(), token.clone());
         std::thread::spawn(move || {
             if reader.serve(&token, stream).is_none() {
                 reader.pull();
-                let next = lock(&reader.0.plugged).next.pop();
-                if let Some(next) = next {
-                    reader.connect(&next);
+                if lock(&reader.0.plugged).next.is_empty() {
+                    return;
                 }
+                reader.empty();
+                let next = lock(&reader.0.plugged).next.pop_front();
+                // Not when pcscd is gone: the test is over.
+                next.map(|next| reader.connect(&next));
             }
         });
+        Ok(())
     }
 
     /// A connection to the reader, made in the sandbox.
-    fn dial(&self) -> TcpStream {
-        let mut helper = UnixStream::connect(self.0.run.join("plug")).unwrap();
-        helper.write_all(&(PORT + self.0.number).to_be_bytes()).unwrap();
+    fn dial(&self) -> std::io::Result<TcpStream> {
+        let mut helper = UnixStream::connect(self.0.run.join("plug"))?;
+        helper.write_all(&(PORT + self.0.number).to_be_bytes())?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let flags = RecvFlags::CMSG_CLOEXEC;
-        rustix::net::recvmsg(&helper, &mut [IoSliceMut::new(&mut byte)], &mut control, flags).unwrap();
+        rustix::net::recvmsg(&helper, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
         let descriptor = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
         });
-        TcpStream::from(descriptor.expect("plug.py hands out a connection"))
+        descriptor.map(TcpStream::from).ok_or(std::io::ErrorKind::ConnectionReset.into())
     }
 
     fn pull(&self) {
-        if let Some((token, stream)) = lock(&self.0.plugged).token.take() {
-            token.0.hand.set_pulled(true);
+        if let Some((token, stream, plugged)) = lock(&self.0.plugged).token.take() {
+            let pulled = token.0.hand.pull(plugged);
             let _ = stream.shutdown(Shutdown::Both);
-            token.power_off();
+            if pulled {
+                token.power_off();
+            }
         }
     }
 

@@ -1,6 +1,5 @@
-"""Runs pcscd in a sandbox, and connects to its virtual readers.
-
-    plug.py CONFIGURATION
+"""Runs pcscd in a sandbox, with the configuration in a folder that is the only
+argument, and connects to its virtual readers.
 
 For each port, two bytes that come over the socket /run/pcscd/plug, it opens a
 connection in the sandbox's network and hands its descriptor back.
