@@ -1,6 +1,7 @@
 //! Keys that sign, behind one small trait. This folder is the only place that
 //! touches private keys.
 
+pub mod attestation;
 pub mod piv;
 pub mod software;
 
@@ -204,6 +205,16 @@ impl PublicKey {
         };
         // Encoding a valid key of fixed size does not fail.
         pem.unwrap_or_default()
+    }
+
+    /// Writes a SubjectPublicKeyInfo in DER.
+    pub fn to_der(&self) -> Vec<u8> {
+        let der = match self {
+            Self::P256(key) => key.to_public_key_der(),
+            Self::Ed25519(key) => key.to_public_key_der(),
+        };
+        // Encoding a valid key of fixed size does not fail.
+        der.map(|der| der.as_bytes().to_vec()).unwrap_or_default()
     }
 
     /// The kind of key.

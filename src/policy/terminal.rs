@@ -11,11 +11,11 @@ use super::Policy;
 use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
-use crate::key::piv::Slot;
 use crate::manifest::FileName;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
+use crate::manifest::Slot;
 
 /// The version of `terminal.toml` that this program reads.
 const VERSION: u32 = 1;

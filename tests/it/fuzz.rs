@@ -22,7 +22,9 @@ use release::verify::Verdict;
 use release::verify::repository;
 use release::verify::strict;
 
+use crate::attestation::attested;
 use crate::support::Lab;
+use crate::support::attestation::Maker;
 use crate::support::project;
 use crate::support::run;
 
@@ -40,7 +42,10 @@ fn the_laboratory_gives_seeds_to_every_fuzz_target() {
     let statement = Envelope::parse(&claim).unwrap().payload().unwrap();
     let metadata = |name: &str| lab.read(&format!("mirror/metadata/{name}"));
     let names = b"1.0 1.0~rc1 1.0.1 kestrel-1.0.tar.gz targets/kestrel/1.0/x metadata/1.root.json".to_vec();
+    let maker = Maker::usual();
+    let attested = attested(&maker).to_json().unwrap();
     let seeds: BTreeMap<&str, Vec<Vec<u8>>> = BTreeMap::from([
+        ("attestation", vec![maker.seed(Timestamp::now()), attested]),
         ("bundle", vec![bundle.clone()]),
         ("envelope", vec![claim.clone(), statement.clone()]),
         ("json", vec![statement, br#"{"a":[1,-1,null,true,"\n\u001b"],"b":{"c":18446744073709551615}}"#.to_vec()]),

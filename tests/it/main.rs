@@ -7,6 +7,7 @@
 
 mod support;
 
+mod attestation;
 mod build;
 mod cli;
 mod cut;

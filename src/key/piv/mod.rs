@@ -7,7 +7,6 @@
 
 pub mod apdu;
 mod reader;
-mod slot;
 mod token;
 
 use std::collections::BTreeMap;
@@ -28,14 +27,14 @@ use super::PublicKey;
 use super::Secrets;
 use super::Signer;
 use super::ToSign;
+use crate::manifest::Firmware;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
+use crate::manifest::PinPolicy;
+use crate::manifest::Slot;
+use crate::manifest::TouchPolicy;
 use crate::progress::Event;
 
-pub use slot::Firmware;
-pub use slot::PinPolicy;
-pub use slot::Slot;
-pub use slot::TouchPolicy;
 pub use token::Pin;
 pub use token::SlotKey;
 pub use token::Token;

@@ -9,12 +9,12 @@ use super::apdu;
 use super::apdu::Card;
 use super::apdu::CardError;
 use super::apdu::Command;
-use super::slot::Firmware;
-use super::slot::PinPolicy;
-use super::slot::Slot;
-use super::slot::TouchPolicy;
 use crate::key::Algorithm;
 use crate::key::PublicKey;
+use crate::manifest::Firmware;
+use crate::manifest::PinPolicy;
+use crate::manifest::Slot;
+use crate::manifest::TouchPolicy;
 
 /// The name of the PIV application.
 const PIV: &[u8] = &[0xa0, 0x00, 0x00, 0x03, 0x08];

@@ -1,6 +1,7 @@
 //! A laboratory: a folder with a source repository, a home with software keys,
 //! a local mirror, and a user who trusts the first root.
 
+pub mod attestation;
 pub mod forge;
 pub mod outside;
 pub mod piv;
