@@ -13,6 +13,8 @@ pub enum Stage {
     Build,
     /// Making checksums, provenance and the release manifest.
     Stage,
+    /// Making keys in a token.
+    Enrol,
     /// Signing.
     Sign,
     /// Making snapshot, timestamp and bundles.
@@ -118,6 +120,29 @@ pub enum Evidence<'a> {
     Checked {
         /// For how many files.
         files: usize,
+    },
+    /// A token's secrets are no longer those from the factory.
+    Secured {
+        /// Which token, and whose.
+        token: &'a str,
+        /// Its firmware.
+        firmware: &'a str,
+    },
+    /// A key that a token holds.
+    Generated {
+        /// The key.
+        key: &'a str,
+        /// The slot.
+        slot: &'a str,
+        /// When it waits for a touch.
+        touch: &'a str,
+    },
+    /// A key that signed, and how long that took.
+    Tested {
+        /// The key.
+        key: &'a str,
+        /// How long, in milliseconds, touch and all.
+        milliseconds: u64,
     },
     /// A mirror holds it.
     Published {

@@ -23,6 +23,7 @@ use crate::cut::Stopped;
 use crate::home::Home;
 use crate::key::KeyError;
 use crate::key::Secrets;
+use crate::key::piv::Secret;
 use crate::key::piv::TokenName;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
@@ -223,12 +224,16 @@ impl Secrets for AtTerminal<'_> {
         self.ui.new_passphrase(key, holder)
     }
 
-    fn pin(&self, token: &TokenName, tries: u8) -> Result<Zeroizing<String>, KeyError> {
-        self.ui.pin(token, tries)
+    fn pin(&self, token: &TokenName, which: Secret, tries: u8) -> Result<Zeroizing<String>, KeyError> {
+        self.ui.pin(token, which, tries)
     }
 
-    fn last_try(&self, token: &TokenName) -> bool {
-        self.ui.last_try(token)
+    fn new_pin(&self, token: &TokenName, which: Secret) -> Result<Zeroizing<String>, KeyError> {
+        self.ui.new_pin(token, which)
+    }
+
+    fn last_try(&self, token: &TokenName, which: Secret) -> bool {
+        self.ui.last_try(token, which)
     }
 }
 

@@ -13,6 +13,8 @@ mod download;
 mod import;
 #[cfg(feature = "terminal")]
 mod init;
+#[cfg(feature = "terminal")]
+mod key;
 mod pinned;
 #[cfg(feature = "terminal")]
 mod policy;
@@ -127,6 +129,9 @@ enum Command {
     Abandon(abandon::Args),
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
+    Key(key::Command),
+    #[cfg(feature = "terminal")]
+    #[command(subcommand)]
     Policy(policy::Command),
     Verify(verify::Args),
     Download(download::Args),
@@ -189,6 +194,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Import(args) => import::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Abandon(args) => abandon::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Key(command) => key::run(&command, home, ui),
         #[cfg(feature = "terminal")]
         Command::Policy(command) => policy::run(&command, home, ui),
         Command::Verify(args) => verify::run(&args, ui),

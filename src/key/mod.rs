@@ -15,6 +15,7 @@ use p256::pkcs8::LineEnding;
 use sha2::Digest as _;
 use zeroize::Zeroizing;
 
+use self::piv::Secret;
 use self::piv::TokenError;
 use self::piv::TokenName;
 use crate::manifest::Holder;
@@ -110,14 +111,20 @@ pub trait Secrets: Progress {
     /// As [`Self::passphrase`].
     fn new_passphrase(&self, key: &KeyName, holder: Option<&Holder>) -> Result<Zeroizing<String>, KeyError>;
 
-    /// The PIN of a token, of which so many tries are left.
+    /// The PIN or PUK of a token, of which so many tries are left.
     ///
     /// # Errors
     /// As [`Self::passphrase`].
-    fn pin(&self, token: &TokenName, tries: u8) -> Result<Zeroizing<String>, KeyError>;
+    fn pin(&self, token: &TokenName, which: Secret, tries: u8) -> Result<Zeroizing<String>, KeyError>;
 
-    /// Whether the last try of a token's PIN may be spent.
-    fn last_try(&self, token: &TokenName) -> bool;
+    /// A new PIN or PUK for a token.
+    ///
+    /// # Errors
+    /// As [`Self::passphrase`].
+    fn new_pin(&self, token: &TokenName, which: Secret) -> Result<Zeroizing<String>, KeyError>;
+
+    /// Whether the last try of a token's PIN or PUK may be spent.
+    fn last_try(&self, token: &TokenName, which: Secret) -> bool;
 }
 
 /// A key that could not be used.

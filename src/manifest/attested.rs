@@ -22,6 +22,11 @@ pub const VERSION: u32 = 1;
 pub struct Slot(u8);
 
 impl Slot {
+    /// The slot with this number, if it is one for keys.
+    pub fn new(number: u8) -> Option<Self> {
+        matches!(number, 0x9a | 0x9c | 0x9d | 0x9e | 0x82..=0x95).then_some(Self(number))
+    }
+
     /// Its number, as commands name it.
     pub fn number(self) -> u8 {
         self.0
@@ -33,10 +38,9 @@ impl FromStr for Slot {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = u8::from_str_radix(text, 16).ok().filter(|_| text.len() == 2);
-        match number {
-            Some(number @ (0x9a | 0x9c | 0x9d | 0x9e | 0x82..=0x95)) => Ok(Self(number)),
-            _ => Err(format!("{} is no slot for keys: use 9a, 9c, 9d, 9e, or 82 to 95", quoted(text))),
-        }
+        number
+            .and_then(Self::new)
+            .ok_or_else(|| format!("{} is no slot for keys: use 9a, 9c, 9d, 9e, or 82 to 95", quoted(text)))
     }
 }
 

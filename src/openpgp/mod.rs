@@ -129,6 +129,17 @@ impl Certificate {
         armored(armor::Kind::PublicKey, |writer| Ok(self.0.serialize(writer)?))
     }
 
+    /// The primary key, if it is of a kind that tokens make.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        match self.0.primary_key().key().mpis() {
+            mpi::PublicKey::ECDSA { curve: Curve::NistP256, q } => {
+                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(q.value()).ok()?;
+                Some(PublicKey::P256(Box::new(key)))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the primary key is this one.
     pub fn is_of(&self, public: &PublicKey) -> bool {
         let created = self.0.primary_key().key().creation_time();

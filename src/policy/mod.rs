@@ -14,6 +14,7 @@ pub use policy_file::KeyEntry;
 pub use policy_file::Online;
 pub use policy_file::Policy;
 pub use policy_file::ProductPolicy;
+pub use policy_file::Purpose;
 pub use policy_file::RoleEntry;
 pub use recipe::Recipe;
 pub use recipe::RecipeArtifact;

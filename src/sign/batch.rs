@@ -214,8 +214,8 @@ impl Session<'_> {
                 let signer = self.batch.signer(name)?;
                 self.journal.ask(self.now, name, &format!("{} {}", role.role(), role.number()), digest)?;
                 home::step("role.asked");
-                let what = format!("manifest {} of {}", role.number(), role.role());
-                let signature = signer.sign(&what, ToSign::Message(&message))?;
+                let shown = format!("manifest {} of {}", role.number(), role.role());
+                let signature = signer.sign(&shown, ToSign::Message(&message))?;
                 role.add_signature(keyid, &signature);
                 atomic::write(&file, &role.to_file()?)?;
                 home::step("role.signed");
@@ -254,9 +254,9 @@ impl Session<'_> {
             let what = format!("checksums {} {}", met.role.role(), met.role.number());
             self.journal.ask(self.now, name, &what, Sha256::of(checksums))?;
             home::step("openpgp.asked");
-            let what = format!("SHA256SUMS of manifest {} of {}", met.role.number(), met.role.role());
+            let shown = format!("SHA256SUMS of {}", met.role.role());
             let signer = self.batch.signer(name)?;
-            let signature = openpgp::sign_detached(&certificate, signer, &what, checksums, dated)?;
+            let signature = openpgp::sign_detached(&certificate, signer, &shown, checksums, dated)?;
             atomic::write(&path, &signature)?;
             home::step("openpgp.signed");
             signatures.push(signature);

@@ -173,7 +173,7 @@ fn passphrases_that_never_end_or_are_no_lines_are_refused() {
     lab.write("secrets", "\nonline horse-online\nhorse-online\n");
     with("secrets").says("line 3 is neither SERIAL PIN nor KEYNAME PASSPHRASE").does_not_say("horse");
     lab.write("secrets", "../online horse-online\n");
-    with("secrets").says("line 1 is not KEYNAME PASSPHRASE").does_not_say("horse");
+    with("secrets").says("line 1 is neither SERIAL PIN nor KEYNAME PASSPHRASE").does_not_say("horse");
     lab.write("secrets", b"online \xff\n");
     with("secrets").says("cannot read file descriptor 3");
 }

@@ -25,6 +25,7 @@ mod properties;
 mod resume;
 mod served;
 mod source;
+mod tokens;
 mod verify;
 mod web;
 mod words;

@@ -43,6 +43,9 @@ impl Stop<'_> {
                     KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_) | KeyError::NoPin { .. } => result,
                     KeyError::Token(token) => with_token_hint(result, token),
                     KeyError::NoTokenService(_) => no_token_service(result),
+                    KeyError::BadSignature(_) => {
+                        result.hint("wrong signatures can give a key away: if it happens again, replace the key")
+                    }
                     _ => return error.into(),
                 };
                 self.again(result, "signatures that were made are kept; go on using the same command again:")

@@ -7,11 +7,13 @@ use super::REJECTED;
 use super::USAGE;
 use crate::abandon::AbandonError;
 use crate::cut::CutError;
+use crate::enrol::EnrolError;
 use crate::home::HomeError;
 use crate::import::ImportError;
 use crate::init::InitError;
 use crate::key::KeyError;
 use crate::key::piv::Problem;
+use crate::key::piv::Secret;
 use crate::key::piv::TokenError;
 use crate::key::piv::apdu::CardError;
 use crate::publish::OldHome;
@@ -25,7 +27,7 @@ impl From<HomeError> for CommandError {
         match &error {
             HomeError::NotAHome { .. } => result.hint_command(
                 "name the home with --home or RELEASE_HOME, or make one using:",
-                &["init", "--policy", "FILE", "--software-keys"],
+                &["init", "--policy", "FILE"],
             ),
             HomeError::Locked { .. } => result.hint("wait until it is done; a command that was killed holds no lock"),
             HomeError::Newer(_) => result.hint("use the newer release; nothing was changed"),
@@ -81,12 +83,15 @@ pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> Comma
         Problem::EmptySlot { .. } | Problem::OtherKey { .. } => {
             result.hint("nothing was signed; look for the right token, or correct [token] in terminal.toml")
         }
-        Problem::LastTry => result.hint(format!(
-            "if you know the PIN for sure, say --last-try {serial}; a wrong one blocks it, and then only the PUK helps"
-        )),
-        Problem::Blocked => {
-            let lines = [format!("ykman --device {serial} piv access unblock-pin")];
-            result.hint_lines("a new PIN is set with the PUK, which you keep with the token's papers, using:", &lines)
+        Problem::LastTry(which) => {
+            result.hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"))
+        }
+        Problem::Blocked(Secret::Pin) => result.hint_command(
+            "set a new PIN with the PUK, which lies with the papers of the token, using:",
+            &["key", "unblock", "--token", &serial.to_string()],
+        ),
+        Problem::Blocked(Secret::Puk) => {
+            result.hint("without PIN and PUK its keys are lost: take them out of the policy, and enrol another token")
         }
         Problem::NotTouched(_) => result.hint("touch it while it blinks, within 15 seconds"),
         Problem::Signing { error: CardError::Removed, .. } => result.hint(format!("plug in token {serial} again")),
@@ -217,9 +222,69 @@ impl From<InitError> for CommandError {
     fn from(error: InitError) -> Self {
         let fault = matches!(error, InitError::Cut(CutError::SelfCheck(_) | CutError::StockVerifier(_)));
         let result = Self::from_error(if fault { INTERNAL } else { FAILED }, &error);
+        let again = "no home was made; when that is mended, run the same command again";
         match error {
+            InitError::Key(KeyError::Token(ref token))
+            | InitError::Sign(SignError::Key(KeyError::Token(ref token))) => with_token_hint(result, token).hint(again),
+            InitError::Key(KeyError::NoTokenService(_)) => no_token_service(result).hint(again),
+            InitError::Enrol(error) => {
+                let mut result = Self::from(error);
+                result.hints = vec![again.to_owned()];
+                result
+            }
+            InitError::NotEnrolled(_) => result
+                .hint_command(
+                    "no home was made; each person makes keys in a token by the command that is explained using:",
+                    &["key", "generate", "--help"],
+                )
+                .hint("for demonstrations and tests, say --software-keys"),
             InitError::Exists(_) => result.hint("nothing was changed; name another folder with --home"),
-            _ => result.hint("no home was made; when that is mended, run the same command again"),
+            _ => result.hint(again),
+        }
+    }
+}
+
+impl From<EnrolError> for CommandError {
+    fn from(error: EnrolError) -> Self {
+        let again = "what was made is kept; when that is mended, run the same command again";
+        let result = Self::from_error(FAILED, &error);
+        match &error {
+            EnrolError::Key(KeyError::Token(token)) => with_token_hint(result, token).hint(again),
+            EnrolError::Key(KeyError::NoTokenService(_)) => no_token_service(result).hint(again),
+            EnrolError::NoHolder(_) | EnrolError::NothingToMake(_) | EnrolError::NoPolicy(_) => {
+                let mut result = result;
+                result.code = USAGE;
+                result
+            }
+            EnrolError::WeakFirmware { .. } => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint(
+                    "no key was made; firmware cannot be renewed: use a newer token, or a policy that says \
+                     `insecure-weak-firmware = true`",
+                )
+            }
+            EnrolError::Taken { token, .. } | EnrolError::NoSlot(token) => {
+                let lines = [format!("ykman --device {} piv reset", token.serial)];
+                result.hint_lines(
+                    "no key was made. If nobody needs what is in this token, erase all its keys using:",
+                    &lines,
+                )
+            }
+            EnrolError::Makers(_) => result.hint(
+                "no key was made; the makers of tokens publish the certificates of their roots: get them, compare \
+                 them with those from another channel, and put them there as PEM files",
+            ),
+            EnrolError::Attestation { .. } => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("do not use this token: nobody can tell where such a key was made")
+            }
+            EnrolError::BlockedPuk(token) | EnrolError::UnknownManagement(token) => {
+                let lines = [format!("ykman --device {} piv reset", token.serial)];
+                result.hint_lines("no key was made. Take another token, or erase all keys of this one using:", &lines)
+            }
+            _ => result.hint(again),
         }
     }
 }

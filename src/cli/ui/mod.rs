@@ -214,6 +214,7 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Archive => "Archiving",
         Stage::Build => "Building",
         Stage::Stage => "Staging",
+        Stage::Enrol => "Making keys in",
         Stage::Sign => "Signing",
         Stage::Seal => "Sealing",
         Stage::Check => "Checking",
@@ -246,10 +247,10 @@ impl Progress for Ui {
             Event::Touch { token, what, left } => {
                 let more = match left {
                     0 => String::new(),
-                    left => format!("; {} after that", counted(left, "touch")),
+                    left => format!(" ({left} more)"),
                 };
                 // Also when quiet: it waits for a person.
-                self.to_stderr(&text::wrap(&text::clean(&format!("Touch {token}, to sign {what}{more}."))));
+                self.to_stderr(&text::wrap(&text::clean(&format!("Touch {token} to sign {what}{more}."))));
             }
             Event::Warning(text) => self.warn(text),
         }
@@ -281,6 +282,15 @@ impl Ui {
             Evidence::Checked { files } => {
                 self.done("Checked", &format!("{} as a new and as an old user", counted(*files, "file")));
             }
+            Evidence::Secured { token, firmware } => {
+                self.done("Secured", &format!("{token}, firmware {firmware}: PIN, PUK, management key"));
+            }
+            Evidence::Generated { key, slot, touch } => {
+                self.done("Generated", &format!("{key} in slot {slot}, touch {touch}"));
+            }
+            Evidence::Tested { key, milliseconds } => {
+                self.done("Tested", &format!("{key} signed in {}", duration(*milliseconds)));
+            }
             Evidence::Published { mirror, serial, files } => self.done(
                 "Published",
                 &format!("publication {serial} to mirror {mirror} ({})", counted(*files, "new file")),
@@ -295,7 +305,6 @@ pub fn counted(count: usize, what: &str) -> String {
         (1, _) => format!("1 {what}"),
         (_, "person") => format!("{count} people"),
         (_, "try") => format!("{count} tries"),
-        (_, "touch") => format!("{count} touches"),
         _ => format!("{count} {what}s"),
     }
 }

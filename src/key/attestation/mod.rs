@@ -355,8 +355,11 @@ impl Makers {
     }
 }
 
-/// The certificates in a file, in DER.
-fn documents(file: &str, content: &[u8]) -> Result<Vec<Vec<u8>>, AttestationError> {
+/// The certificates in a file, in DER: one in DER, or any number in PEM.
+///
+/// # Errors
+/// Neither, or too many.
+pub fn documents(file: &str, content: &[u8]) -> Result<Vec<Vec<u8>>, AttestationError> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
     /// An ASN.1 SEQUENCE.

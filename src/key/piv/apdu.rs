@@ -63,6 +63,9 @@ pub enum CardError {
         /// How long it may be.
         most: usize,
     },
+    /// The operating system gave no random numbers.
+    #[error("there are no random numbers")]
+    NoRandom,
     /// It answers with another status than success (ISO 7816-4 section 5.6).
     #[error("it answers with status {0:04x}")]
     Status(u16),

@@ -6,6 +6,8 @@
 //! is verified.
 
 pub mod apdu;
+pub mod enrolment;
+mod manage;
 mod reader;
 mod token;
 
@@ -35,6 +37,7 @@ use crate::manifest::Slot;
 use crate::manifest::TouchPolicy;
 use crate::progress::Event;
 
+pub use manage::Secret;
 pub use token::Pin;
 pub use token::SlotKey;
 pub use token::Token;
@@ -113,18 +116,23 @@ pub enum Problem {
         /// The key.
         key: KeyName,
     },
-    /// What was given is no PIN; it was not tried.
-    #[error("was not given a PIN: that has 6 to 8 characters")]
+    /// What was given is no PIN or PUK; it was not tried.
+    #[error("was not given a PIN or PUK: it has 6 to 8 letters, digits or signs")]
     NoPin,
-    /// The PIN is wrong: a try was spent.
-    #[error("refuses the PIN: it is wrong, and {} left", tries(*.0))]
-    WrongPin(u8),
+    /// The PIN or PUK is wrong: a try was spent.
+    #[error("refuses the {secret}: it is wrong, and {} left", tries(*.left))]
+    Wrong {
+        /// Which.
+        secret: Secret,
+        /// How many tries are left.
+        left: u8,
+    },
     /// One try is left, and nobody said that it may be spent.
-    #[error("has one try of its PIN left, which was not spent")]
-    LastTry,
-    /// The PIN is blocked.
-    #[error("has a blocked PIN: it was wrong too often")]
-    Blocked,
+    #[error("has one try of its {0} left, which was not spent")]
+    LastTry(Secret),
+    /// The PIN or PUK is blocked.
+    #[error("has a blocked {0}: it was wrong too often")]
+    Blocked(Secret),
     /// Nobody touched it in time.
     #[error("was not touched in time; {0} is not signed")]
     NotTouched(String),
@@ -220,32 +228,114 @@ pub fn open<'a>(wanted: &[Wanted<'_>], person: &'a dyn Secrets) -> Result<Vec<Pi
         let name = names[&key.token.serial];
         let token = tokens.get_mut(&key.token.serial).ok_or_else(|| name.error(missing(&found)))?;
         let (slot, public) = check(token, key).map_err(|problem| name.error(problem))?;
-        slots.push((key, slot, public));
+        slots.push(Checked { name: key.name.clone(), token: (*name).clone(), slot: key.slot, key: slot, public });
     }
     let mut opened = BTreeMap::new();
     for (serial, mut token) in tokens {
-        let needs_pin = slots.iter().any(|(key, slot, _)| key.token.serial == serial && slot.pin != PinPolicy::Never);
+        let needs_pin = slots.iter().any(|slot| slot.token.serial == serial && slot.key.pin != PinPolicy::Never);
         let pin = if needs_pin { Some(unlock(&mut token, names[&serial], person)?) } else { None };
         opened.insert(serial, Arc::new(Mutex::new(Opened { token, pin })));
     }
-    let waiting = slots.iter().filter(|(_, slot, _)| slot.touch != TouchPolicy::Never).count();
+    Ok(assemble(slots, &opened, person))
+}
+
+/// A slot that holds the key which should be there.
+struct Checked {
+    name: KeyName,
+    token: TokenName,
+    slot: Slot,
+    key: SlotKey,
+    public: PublicKey,
+}
+
+fn assemble<'a>(
+    slots: Vec<Checked>,
+    opened: &BTreeMap<u32, Arc<Mutex<Opened>>>,
+    person: &'a dyn Secrets,
+) -> Vec<PivKey<'a>> {
+    let waiting = slots.iter().filter(|slot| slot.key.touch != TouchPolicy::Never).count();
     let waiting = Arc::new(AtomicUsize::new(waiting));
-    let keys = slots.into_iter().map(|(key, slot, public)| PivKey {
-        name: key.name.clone(),
-        public,
-        token: names[&key.token.serial].clone(),
-        slot: key.slot,
-        pin: slot.pin,
-        touch: slot.touch,
+    let key = |slot: Checked| PivKey {
+        opened: Arc::clone(&opened[&slot.token.serial]),
+        name: slot.name,
+        public: slot.public,
+        token: slot.token,
+        slot: slot.slot,
+        pin: slot.key.pin,
+        touch: slot.key.touch,
         touched: Mutex::new(None),
         waiting: Arc::clone(&waiting),
-        opened: Arc::clone(&opened[&key.token.serial]),
         person,
-    });
-    Ok(keys.collect())
+    };
+    slots.into_iter().map(key).collect()
+}
+
+/// The key in a slot of a token that is open, and whose PIN was given.
+///
+/// # Errors
+/// The slot is empty, or holds no key of ours.
+pub fn opened<'a>(
+    name: &KeyName,
+    token_name: &TokenName,
+    (mut token, pin): (Token, Pin),
+    slot: Slot,
+    person: &'a dyn Secrets,
+) -> Result<PivKey<'a>, KeyError> {
+    let wanted = Wanted { name, token: token_name.clone(), slot, is_enrolled: Box::new(|_| true) };
+    let (key, public) = check(&mut token, &wanted).map_err(|problem| token_name.error(problem))?;
+    let checked = Checked { name: name.clone(), token: token_name.clone(), slot, key, public };
+    let opened = Arc::new(Mutex::new(Opened { token, pin: Some(pin) }));
+    let keys = assemble(vec![checked], &BTreeMap::from([(token_name.serial, opened)]), person);
+    keys.into_iter().next().ok_or_else(|| token_name.error(Problem::EmptySlot { slot, key: name.clone() }))
+}
+
+/// Opens one token.
+///
+/// # Errors
+/// It is missing, or plugged in twice.
+pub fn find(name: &TokenName) -> Result<Token, KeyError> {
+    let mut found = reader::open(|serial| serial == name.serial).map_err(KeyError::NoTokenService)?;
+    match (found.tokens.pop(), found.tokens.is_empty()) {
+        (Some(token), true) => Ok(token),
+        (Some(_), false) => Err(name.error(Problem::Twice)),
+        (None, _) => Err(name.error(missing(&found))),
+    }
+}
+
+/// Opens all tokens that there are.
+///
+/// # Errors
+/// The smart card service does not answer.
+pub fn all() -> Result<Vec<Token>, KeyError> {
+    Ok(reader::open(|_| true).map_err(KeyError::NoTokenService)?.tokens)
 }
 
 impl TokenName {
+    /// Asks for the PIN or PUK, of which so many tries are left.
+    ///
+    /// # Errors
+    /// It is blocked, its last try would be spent, or nobody gives one.
+    pub fn ask_for(&self, secret: Secret, left: u8, person: &dyn Secrets) -> Result<Pin, KeyError> {
+        match left {
+            0 => return Err(self.error(Problem::Blocked(secret))),
+            1 if !person.last_try(self, secret) => return Err(self.error(Problem::LastTry(secret))),
+            _ => {}
+        }
+        Pin::new(&person.pin(self, secret, left)?).ok_or_else(|| self.error(Problem::NoPin))
+    }
+
+    /// What a token said of a PIN or PUK.
+    ///
+    /// # Errors
+    /// It was wrong.
+    pub fn is_right(&self, secret: Secret, verified: Verified) -> Result<(), KeyError> {
+        match verified {
+            Verified::Right => Ok(()),
+            Verified::Wrong(0) => Err(self.error(Problem::Blocked(secret))),
+            Verified::Wrong(left) => Err(self.error(Problem::Wrong { secret, left })),
+        }
+    }
+
     /// An error of this token.
     pub fn error(&self, problem: Problem) -> KeyError {
         KeyError::Token(Box::new(TokenError { token: self.clone(), problem }))
@@ -286,17 +376,9 @@ fn check(token: &mut Token, key: &Wanted<'_>) -> Result<(SlotKey, PublicKey), Pr
 pub fn unlock(token: &mut Token, name: &TokenName, person: &dyn Secrets) -> Result<Pin, KeyError> {
     let fails = |error| name.error(Problem::Card(error));
     let left = token.tries().map_err(fails)?;
-    match left {
-        0 => return Err(name.error(Problem::Blocked)),
-        1 if !person.last_try(name) => return Err(name.error(Problem::LastTry)),
-        _ => {}
-    }
-    let pin = Pin::new(&person.pin(name, left)?).ok_or_else(|| name.error(Problem::NoPin))?;
-    match token.verify(&pin).map_err(fails)? {
-        Verified::Right => Ok(pin),
-        Verified::Wrong(0) => Err(name.error(Problem::Blocked)),
-        Verified::Wrong(left) => Err(name.error(Problem::WrongPin(left))),
-    }
+    let pin = name.ask_for(Secret::Pin, left, person)?;
+    name.is_right(Secret::Pin, token.verify(&pin).map_err(fails)?)?;
+    Ok(pin)
 }
 
 impl PivKey<'_> {
@@ -340,10 +422,7 @@ impl Signer for PivKey<'_> {
         let Opened { token, pin } = &mut *opened;
         if let (PinPolicy::Always, Some(pin)) = (self.pin, pin) {
             // It counts for the one operation that follows.
-            match token.verify(pin).map_err(fails)? {
-                Verified::Right => {}
-                Verified::Wrong(left) => return Err(self.token.error(Problem::WrongPin(left))),
-            }
+            self.token.is_right(Secret::Pin, token.verify(pin).map_err(fails)?)?;
         }
         self.prompt(what);
         let signature =

@@ -76,8 +76,16 @@ impl Card for Connected {
     fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, CardError> {
         let card = self.card.as_ref().ok_or(CardError::Removed)?;
         let mut buffer = vec![0; pcsc::MAX_BUFFER_SIZE];
-        let answer = card.transmit(command, &mut buffer).map_err(sort)?;
-        Ok(answer.to_vec())
+        match card.transmit(command, &mut buffer) {
+            // Empty answers are what drivers of readers give where the card has just gone. It has
+            // forgotten the PIN; a reset that fails would keep the next one from being seen.
+            Ok([]) | Err(Error::NoSmartcard | Error::RemovedCard | Error::ReaderUnavailable) => {
+                self.end = Disposition::LeaveCard;
+                Err(CardError::Removed)
+            }
+            Ok(answer) => Ok(answer.to_vec()),
+            Err(error) => Err(sort(error)),
+        }
     }
 }
 

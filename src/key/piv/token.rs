@@ -109,7 +109,11 @@ impl Token {
         self.firmware
     }
 
-    fn ask(&mut self, ins: u8, p1: u8, p2: u8, data: &[u8]) -> Result<Vec<u8>, CardError> {
+    pub(super) fn exchange(&mut self, command: Command<'_>) -> Result<(Vec<u8>, u16), CardError> {
+        apdu::exchange(self.card.as_mut(), command)
+    }
+
+    pub(super) fn ask(&mut self, ins: u8, p1: u8, p2: u8, data: &[u8]) -> Result<Vec<u8>, CardError> {
         apdu::ask(self.card.as_mut(), Command { ins, p1, p2, data })
     }
 
@@ -135,7 +139,7 @@ impl Token {
     }
 
     fn verify_with(&mut self, data: &[u8]) -> Result<Verified, CardError> {
-        match apdu::exchange(self.card.as_mut(), Command { ins: 0x20, p1: 0x00, p2: 0x80, data })? {
+        match self.exchange(Command { ins: 0x20, p1: 0x00, p2: 0x80, data })? {
             (_, apdu::OK) => Ok(Verified::Right),
             (_, apdu::BLOCKED) => Ok(Verified::Wrong(0)),
             (_, status) => apdu::tries(status).map(Verified::Wrong).ok_or(CardError::Status(status)),
@@ -148,7 +152,7 @@ impl Token {
     /// The token is gone, or says nothing that can be read.
     pub fn slot(&mut self, slot: Slot) -> Result<Option<SlotKey>, CardError> {
         let command = Command { ins: 0xf7, p1: 0x00, p2: slot.number(), data: &[] };
-        match apdu::exchange(self.card.as_mut(), command)? {
+        match self.exchange(command)? {
             (answer, apdu::OK) => {
                 read_slot(&answer).map(Some).ok_or(CardError::Garbage("with metadata that cannot be read"))
             }
@@ -175,7 +179,7 @@ impl Token {
 }
 
 /// How tokens name an algorithm.
-fn algorithm_number(algorithm: Algorithm) -> u8 {
+pub(super) fn algorithm_number(algorithm: Algorithm) -> u8 {
     match algorithm {
         Algorithm::P256 => 0x11,
         Algorithm::Ed25519 => 0xe0,
@@ -194,7 +198,7 @@ fn read_slot(answer: &[u8]) -> Option<SlotKey> {
 }
 
 /// Reads a public key of a kind that we sign with.
-fn read_public(algorithm: &[u8], fields: &[u8]) -> Option<PublicKey> {
+pub(super) fn read_public(algorithm: &[u8], fields: &[u8]) -> Option<PublicKey> {
     let point = apdu::field(fields, 0x86)?;
     match algorithm {
         [0x11] => p256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(|key| PublicKey::P256(Box::new(key))),

@@ -8,6 +8,7 @@ pub mod piv;
 pub mod random;
 pub mod server;
 pub mod terminal;
+pub mod tokens;
 
 use std::fmt::Write;
 use std::fs;
@@ -191,6 +192,13 @@ impl Lab {
         });
         let lab = Self { folder: tempfile::tempdir().unwrap(), moment: None };
         lab.copy_from(ready.path());
+        lab
+    }
+
+    /// A copy of a laboratory.
+    pub fn twin(&self) -> Self {
+        let lab = Self { folder: tempfile::tempdir().unwrap(), moment: None };
+        lab.copy_from(self.folder.path());
         lab
     }
 

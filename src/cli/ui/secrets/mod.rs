@@ -18,6 +18,8 @@ use super::counted;
 use super::text;
 use crate::key::KeyError;
 use crate::key::Secrets;
+use crate::key::piv::Pin;
+use crate::key::piv::Secret;
 use crate::key::piv::TokenName;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
@@ -157,30 +159,54 @@ impl Secrets for Ui {
         }
     }
 
-    fn pin(&self, token: &TokenName, tries: u8) -> Result<Zeroizing<String>, KeyError> {
-        let missing = |reason: String| KeyError::NoPin { token: token.clone(), reason };
-        if self.secrets.fd.is_some() {
-            let line = self.secrets.line(&token.serial.to_string()).map_err(missing)?;
-            return line.ok_or_else(|| missing(NO_LINE.to_owned()));
-        }
+    fn pin(&self, token: &TokenName, which: Secret, tries: u8) -> Result<Zeroizing<String>, KeyError> {
         let left = counted(usize::from(tries), "try");
-        self.read_secret(&format!("PIN of {token} ({left} left): ")).map_err(missing)
+        self.secret_of(token, &format!("{which} of {token} ({left} left): "))
     }
 
-    fn last_try(&self, token: &TokenName) -> bool {
+    fn new_pin(&self, token: &TokenName, which: Secret) -> Result<Zeroizing<String>, KeyError> {
+        loop {
+            let secret = self.secret_of(token, &format!("New {which} of {token}, 6 to 8 characters: "))?;
+            let reason = if Pin::new(&secret).is_none() {
+                format!("a {which} has 6 to 8 letters, digits or signs")
+            } else if *secret == *which.factory() {
+                format!("every token leaves its factory with that {which}")
+            } else if self.secrets.fd.is_some() || *self.secret_of(token, "The same again: ")? == *secret {
+                return Ok(secret);
+            } else {
+                "the two differ".to_owned()
+            };
+            if self.secrets.fd.is_some() {
+                return Err(KeyError::NoPin { token: token.clone(), reason });
+            }
+            self.say(&format!("Try again: {reason}."));
+        }
+    }
+
+    fn last_try(&self, token: &TokenName, which: Secret) -> bool {
         if self.secrets.last_try == Some(token.serial) {
             return true;
         }
         if self.secrets.fd.is_some() || !self.can_ask() {
             return false;
         }
-        self.warn(&format!("one try of the PIN of {token} is left; if that is wrong, the PIN is blocked"));
+        self.warn(&format!("one try of the {which} of {token} is left; if that is wrong, the {which} is blocked"));
         let typed = self.ask("To spend it, type the serial number of the token (empty line stops): ");
         typed.is_ok_and(|typed| typed.trim() == token.serial.to_string())
     }
 }
 
 impl Ui {
+    /// A secret of a token: its next line of the file descriptor, or asked for.
+    fn secret_of(&self, token: &TokenName, prompt: &str) -> Result<Zeroizing<String>, KeyError> {
+        let missing = |reason: String| KeyError::NoPin { token: token.clone(), reason };
+        if self.secrets.fd.is_some() {
+            let line = self.secrets.line(&token.serial.to_string()).map_err(missing)?;
+            return line.ok_or_else(|| missing(NO_LINE.to_owned()));
+        }
+        self.read_secret(prompt).map_err(missing)
+    }
+
     fn read_passphrase(&self, key: &KeyName, prompt: &str) -> Result<Zeroizing<String>, KeyError> {
         self.read_secret(prompt).map_err(|reason| no_passphrase(key, reason))
     }
