@@ -24,6 +24,8 @@ pub mod cli;
 #[cfg(feature = "terminal")]
 pub mod cut;
 #[cfg(feature = "terminal")]
+pub mod enrol;
+#[cfg(feature = "terminal")]
 pub mod home;
 #[cfg(feature = "terminal")]
 pub mod import;

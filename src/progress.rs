@@ -13,6 +13,8 @@ pub enum Stage {
     Build,
     /// Making checksums, provenance and the release manifest.
     Stage,
+    /// Making keys in a token.
+    Enrol,
     /// Signing.
     Sign,
     /// Making snapshot, timestamp and bundles.
@@ -59,6 +61,15 @@ pub enum Event<'a> {
     Program(&'a str),
     /// A file was requested.
     Request(&'a str),
+    /// A token waits for a touch.
+    Touch {
+        /// Which one, and whose.
+        token: &'a str,
+        /// What it signs.
+        what: &'a str,
+        /// How many keys wait for their first touch after this.
+        left: usize,
+    },
     /// Something that a person should know, which changes no result.
     Warning(&'a str),
 }
@@ -115,6 +126,29 @@ pub enum Evidence<'a> {
     Checked {
         /// For how many files.
         files: usize,
+    },
+    /// A token's secrets are no longer those from the factory.
+    Secured {
+        /// Which token, and whose.
+        token: &'a str,
+        /// Its firmware.
+        firmware: &'a str,
+    },
+    /// A key that a token holds.
+    Generated {
+        /// The key.
+        key: &'a str,
+        /// The slot.
+        slot: &'a str,
+        /// When it waits for a touch.
+        touch: &'a str,
+    },
+    /// A key that signed, and how long that took.
+    Tested {
+        /// The key.
+        key: &'a str,
+        /// How long, in milliseconds, touch and all.
+        milliseconds: u64,
     },
     /// A mirror holds it.
     Published {

@@ -11,7 +11,6 @@ use crate::home::Home;
 use crate::home::HomeError;
 use crate::key::Secrets;
 use crate::manifest::KeyName;
-use crate::progress::Progress;
 use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
@@ -29,7 +28,7 @@ pub const PURPOSE: &str = "refresh";
 /// was sealed does not verify.
 pub fn refresh(
     home: &Home,
-    operator: &(impl Secrets + Progress + Calendar),
+    operator: &(impl Secrets + Calendar),
     now: &dyn Fn() -> Timestamp,
 ) -> Result<u64, CutError> {
     Pending::finish_interrupted(home)?;

@@ -23,6 +23,8 @@ use crate::cut::Stopped;
 use crate::home::Home;
 use crate::key::KeyError;
 use crate::key::Secrets;
+use crate::key::piv::Secret;
+use crate::key::piv::TokenName;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::Product;
@@ -220,6 +222,18 @@ impl Secrets for AtTerminal<'_> {
 
     fn new_passphrase(&self, key: &KeyName, holder: Option<&Holder>) -> Result<Zeroizing<String>, KeyError> {
         self.ui.new_passphrase(key, holder)
+    }
+
+    fn pin(&self, token: &TokenName, which: Secret, tries: u8) -> Result<Zeroizing<String>, KeyError> {
+        self.ui.pin(token, which, tries)
+    }
+
+    fn new_pin(&self, token: &TokenName, which: Secret) -> Result<Zeroizing<String>, KeyError> {
+        self.ui.new_pin(token, which)
+    }
+
+    fn last_try(&self, token: &TokenName, which: Secret) -> bool {
+        self.ui.last_try(token, which)
     }
 }
 

@@ -17,15 +17,20 @@ use crate::manifest::names::NameError;
 
 /// Make a home: policy, keys, root of trust
 ///
-/// Copies the policy and the files that it names, makes the keys whose public
-/// halves do not exist yet, and signs the first root and the policy. Users pin
-/// that root: publish its fingerprint where they can compare it.
+/// Copies the policy and the files that it names, and signs the first root and the
+/// policy with the tokens that are plugged in. Users pin that root: publish its
+/// fingerprint where they can compare it.
 ///
-/// This version keeps private keys in encrypted files only, which are for
-/// demonstrations and tests. The policy must say `insecure-software-keys = true`.
+/// Before, each person makes keys with `release key generate`, and the public
+/// files come together beside the policy. With --software-keys, keys that nobody
+/// has made become encrypted files, which are for demonstrations and tests; the
+/// policy must then say `insecure-software-keys = true`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Example:
+Examples:
+  Make a home with the tokens of those who sign the root:
+      release init --policy policy.toml --mirror here=/srv/packages
+
   Make a home for a demonstration:
       release init --home demo/home --policy policy.toml \\
           --software-keys --mirror here=demo/mirror")]
@@ -33,8 +38,8 @@ pub struct Args {
     /// The policy to start from
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// Keep private keys in files; for demonstrations and tests
-    #[arg(long, required = true)]
+    /// Keep keys that nobody has made in files; for demonstrations and tests
+    #[arg(long)]
     software_keys: bool,
     /// Publish to this local folder (can be repeated)
     #[arg(long = "mirror", value_name = "NAME=DIR", value_parser = mirror)]
@@ -114,10 +119,14 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         let folder = if folder.is_absolute() { folder.clone() } else { relative(&absolute(folder)?, home) };
         mirrors.push((name.clone(), folder));
     }
-    let request = Request { home, policy: &args.policy, mirrors: &mirrors, toolchains: &toolchains };
-    ui.warn("demonstration only: these keys are files");
+    let software_keys = args.software_keys;
+    let request = Request { home, policy: &args.policy, mirrors: &mirrors, toolchains: &toolchains, software_keys };
+    if software_keys {
+        ui.warn("demonstration only: these keys are files");
+    }
     let made = crate::init::init(&request, ui, &Timestamp::now)?;
-    ui.say(&format!("Made {} and a root of trust in {}", counted(made.keys.len(), "key"), home.display()));
+    let keys = if made.keys.is_empty() { String::new() } else { format!("{} and ", counted(made.keys.len(), "key")) };
+    ui.say(&format!("Made {keys}a root of trust in {}", home.display()));
     ui.say(&format!("Fingerprint of the root (SHA-256):\n\n    {}\n", trust::grouped(made.root)));
     ui.say("Publish it where your users can compare it: they trust it once.");
     if ui.json {

@@ -13,6 +13,8 @@ mod download;
 mod import;
 #[cfg(feature = "terminal")]
 mod init;
+#[cfg(feature = "terminal")]
+mod key;
 mod pinned;
 #[cfg(feature = "terminal")]
 mod policy;
@@ -92,6 +94,13 @@ pub struct Global {
     #[cfg(feature = "terminal")]
     #[arg(long, global = true, value_name = "N")]
     pin_fd: Option<u32>,
+    /// Spend the last try of this token's PIN, if one is left
+    ///
+    /// When that is wrong as well, the PIN is blocked. Without this, a person is
+    /// asked, and a script is refused.
+    #[cfg(feature = "terminal")]
+    #[arg(long, global = true, value_name = "SERIAL")]
+    last_try: Option<u32>,
 }
 
 #[cfg(feature = "terminal")]
@@ -118,6 +127,9 @@ enum Command {
     Import(import::Args),
     #[cfg(feature = "terminal")]
     Abandon(abandon::Args),
+    #[cfg(feature = "terminal")]
+    #[command(subcommand)]
+    Key(key::Command),
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
     Policy(policy::Command),
@@ -184,6 +196,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Import(args) => import::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Abandon(args) => abandon::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Key(command) => key::run(&command, home, ui),
         #[cfg(feature = "terminal")]
         Command::Policy(command) => policy::run(&command, home, ui),
         Command::Verify(args) => verify::run(&args, ui),

@@ -11,7 +11,6 @@ use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::policy::Location;
-use crate::progress::Progress;
 use crate::repository::stage::Changes;
 use crate::sign::Plan;
 
@@ -23,7 +22,7 @@ pub trait Calendar {
 }
 
 /// The person at the terminal.
-pub trait Operator: Progress + Secrets + Calendar {
+pub trait Operator: Secrets + Calendar {
     /// Shows what is about to be done.
     fn plan(&self, preview: &Preview<'_>);
 

@@ -1,6 +1,8 @@
 //! Keys that sign, behind one small trait. This folder is the only place that
 //! touches private keys.
 
+pub mod attestation;
+pub mod piv;
 pub mod software;
 
 use std::fmt;
@@ -13,8 +15,12 @@ use p256::pkcs8::LineEnding;
 use sha2::Digest as _;
 use zeroize::Zeroizing;
 
+use self::piv::Secret;
+use self::piv::TokenError;
+use self::piv::TokenName;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
+use crate::progress::Progress;
 
 pub use software::SoftwareKey;
 
@@ -81,15 +87,17 @@ pub trait Signer {
     /// The public half.
     fn public(&self) -> &PublicKey;
 
-    /// Signs. ECDSA signatures are DER (SEC 1), Ed25519 ones 64 bytes.
+    /// Signs. ECDSA signatures are DER (SEC 1), Ed25519 ones 64 bytes. `what` says
+    /// to people what is signed; it is no input.
     ///
     /// # Errors
     /// The device failed or refused. Nothing was signed.
-    fn sign(&self, input: ToSign<'_>) -> Result<Vec<u8>, KeyError>;
+    fn sign(&self, what: &str, input: ToSign<'_>) -> Result<Vec<u8>, KeyError>;
 }
 
-/// Where passphrases come from.
-pub trait Secrets {
+/// The people who hold keys: they give passphrases and PINs, and are told when to
+/// touch a token.
+pub trait Secrets: Progress {
     /// The passphrase of a software key. `again` says that the last one was
     /// wrong.
     ///
@@ -102,6 +110,21 @@ pub trait Secrets {
     /// # Errors
     /// As [`Self::passphrase`].
     fn new_passphrase(&self, key: &KeyName, holder: Option<&Holder>) -> Result<Zeroizing<String>, KeyError>;
+
+    /// The PIN or PUK of a token, of which so many tries are left.
+    ///
+    /// # Errors
+    /// As [`Self::passphrase`].
+    fn pin(&self, token: &TokenName, which: Secret, tries: u8) -> Result<Zeroizing<String>, KeyError>;
+
+    /// A new PIN or PUK for a token.
+    ///
+    /// # Errors
+    /// As [`Self::passphrase`].
+    fn new_pin(&self, token: &TokenName, which: Secret) -> Result<Zeroizing<String>, KeyError>;
+
+    /// Whether the last try of a token's PIN or PUK may be spent.
+    fn last_try(&self, token: &TokenName, which: Secret) -> bool;
 }
 
 /// A key that could not be used.
@@ -143,6 +166,20 @@ pub enum KeyError {
         /// Why.
         reason: String,
     },
+    /// Nobody could be asked for a PIN.
+    #[error("no PIN for {token}: {reason}")]
+    NoPin {
+        /// The token.
+        token: TokenName,
+        /// Why.
+        reason: String,
+    },
+    /// A token cannot be used.
+    #[error(transparent)]
+    Token(Box<TokenError>),
+    /// The smart card service cannot be asked.
+    #[error("the smart card service does not answer: {0}")]
+    NoTokenService(pcsc::Error),
     /// The operating system gave no random numbers.
     #[error("no random numbers: {0}")]
     Random(String),
@@ -175,6 +212,16 @@ impl PublicKey {
         };
         // Encoding a valid key of fixed size does not fail.
         pem.unwrap_or_default()
+    }
+
+    /// Writes a SubjectPublicKeyInfo in DER.
+    pub fn to_der(&self) -> Vec<u8> {
+        let der = match self {
+            Self::P256(key) => key.to_public_key_der(),
+            Self::Ed25519(key) => key.to_public_key_der(),
+        };
+        // Encoding a valid key of fixed size does not fail.
+        der.map(|der| der.as_bytes().to_vec()).unwrap_or_default()
     }
 
     /// The kind of key.

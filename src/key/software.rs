@@ -123,7 +123,7 @@ impl Signer for SoftwareKey {
         &self.public
     }
 
-    fn sign(&self, input: ToSign<'_>) -> Result<Vec<u8>, KeyError> {
+    fn sign(&self, _: &str, input: ToSign<'_>) -> Result<Vec<u8>, KeyError> {
         let bad = || KeyError::BadSignature(self.name.clone());
         let signature = match &self.secret {
             Secret::P256(key) => {
@@ -156,7 +156,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
             let opened = SoftwareKey::open(&name, &path, "correct horse").unwrap();
             assert_eq!(opened.public(), key.public());
-            let signature = opened.sign(ToSign::Message(b"m")).unwrap();
+            let signature = opened.sign("m", ToSign::Message(b"m")).unwrap();
             assert!(key.public().verifies(ToSign::Message(b"m"), &signature));
             assert!(!key.public().verifies(ToSign::Message(b"n"), &signature));
             let wrong = SoftwareKey::open(&name, &path, "wrong");

@@ -1,9 +1,10 @@
 //! The values that pass between stages: names, digests, pins, artifacts,
-//! claims, publications, and the bundle that users verify with.
+//! claims, publications, attestations, and the bundle that users verify with.
 //!
 //! Nothing here does I/O. Every type that comes from a file is checked when it
 //! is parsed, so that code further on can rely on it.
 
+pub mod attested;
 pub mod bundle;
 pub mod claim;
 pub mod digest;
@@ -13,6 +14,7 @@ pub mod names;
 pub mod publication;
 pub mod release;
 
+pub use attested::{Attested, Firmware, PinPolicy, Slot, TouchPolicy};
 pub use bundle::Bundle;
 pub use claim::{Build, Pin, SourceArchive, Tag};
 pub use digest::Sha256;

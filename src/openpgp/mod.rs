@@ -40,29 +40,37 @@ use sequoia::types::SignatureType;
 use sequoia_openpgp as sequoia;
 
 use crate::key;
+use crate::key::KeyError;
 use crate::key::PublicKey;
 use crate::key::ToSign;
 
 /// Something of OpenPGP that cannot be read or made.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenPgpError(String);
+pub enum OpenPgpError {
+    /// The key that should sign failed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// Everything else.
+    #[error("{0}")]
+    Other(String),
+}
 
 impl From<crate::process::ProcessError> for OpenPgpError {
     fn from(error: crate::process::ProcessError) -> Self {
-        Self(error.to_string())
+        Self::Other(error.to_string())
     }
 }
 
 impl From<sequoia::anyhow::Error> for OpenPgpError {
     fn from(error: sequoia::anyhow::Error) -> Self {
-        Self(error.to_string())
+        // What our signer says comes back through sequoia.
+        error.downcast().map_or_else(|error| Self::Other(error.to_string()), Self::Key)
     }
 }
 
 impl From<std::io::Error> for OpenPgpError {
     fn from(error: std::io::Error) -> Self {
-        Self(error.to_string())
+        Self::Other(error.to_string())
     }
 }
 
@@ -87,8 +95,8 @@ impl Certificate {
         let mut all = Self::all(bytes)?;
         match (all.pop(), all.is_empty()) {
             (Some(certificate), true) => Ok(certificate),
-            (None, _) => Err(OpenPgpError("it holds no certificate".to_owned())),
-            _ => Err(OpenPgpError("it holds several certificates".to_owned())),
+            (None, _) => Err(OpenPgpError::Other("it holds no certificate".to_owned())),
+            _ => Err(OpenPgpError::Other("it holds several certificates".to_owned())),
         }
     }
 
@@ -119,6 +127,17 @@ impl Certificate {
     /// None that input can cause.
     pub fn to_armor(&self) -> Result<Vec<u8>, OpenPgpError> {
         armored(armor::Kind::PublicKey, |writer| Ok(self.0.serialize(writer)?))
+    }
+
+    /// The primary key, if it is of a kind that tokens make.
+    pub fn public_key(&self) -> Option<PublicKey> {
+        match self.0.primary_key().key().mpis() {
+            mpi::PublicKey::ECDSA { curve: Curve::NistP256, q } => {
+                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(q.value()).ok()?;
+                Some(PublicKey::P256(Box::new(key)))
+            }
+            _ => None,
+        }
     }
 
     /// Whether the primary key is this one.
@@ -178,7 +197,7 @@ fn parse_signatures(bytes: &[u8]) -> Result<Vec<Signature>, OpenPgpError> {
         let (packet, next) = parser.next()?;
         match packet {
             Packet::Signature(signature) => signatures.push(signature),
-            other => return Err(OpenPgpError(format!("a {} packet where signatures should be", other.tag()))),
+            other => return Err(OpenPgpError::Other(format!("a {} packet where signatures should be", other.tag()))),
         }
         result = next;
     }
@@ -193,7 +212,7 @@ pub fn new_certificate(signer: &dyn key::Signer, name: &str, created: Timestamp)
     let created = system_time(created);
     let primary = primary_key(signer.public(), created)?;
     let cert = Cert::try_from(vec![Packet::from(primary)])?;
-    let mut adapter = Adapter::new(signer, created)?;
+    let mut adapter = Adapter::new(signer, "an OpenPGP certificate", created)?;
     let user = UserID::from(name);
     let builder = SignatureBuilder::new(SignatureType::PositiveCertification)
         .set_hash_algo(HashAlgorithm::SHA256)
@@ -205,25 +224,27 @@ pub fn new_certificate(signer: &dyn key::Signer, name: &str, created: Timestamp)
     Ok(Certificate(cert))
 }
 
-/// A detached signature over `data`, dated `at`, in binary form.
+/// A detached signature over `data`, dated `at`, in binary form. `what` says to
+/// people what is signed.
 ///
 /// # Errors
 /// The signer is not the certificate's key, or failed.
 pub fn sign_detached(
     certificate: &Certificate,
     signer: &dyn key::Signer,
+    what: &str,
     data: &[u8],
     at: Timestamp,
 ) -> Result<Vec<u8>, OpenPgpError> {
     if !certificate.is_of(signer.public()) {
-        return Err(OpenPgpError(format!(
+        return Err(OpenPgpError::Other(format!(
             "key {} is not that of certificate {}",
             signer.name(),
             certificate.fingerprint()
         )));
     }
     let created = certificate.0.primary_key().key().creation_time();
-    let mut adapter = Adapter::new(signer, created)?;
+    let mut adapter = Adapter::new(signer, what, created)?;
     let signature = SignatureBuilder::new(SignatureType::Binary)
         .set_hash_algo(HashAlgorithm::SHA256)
         .set_signature_creation_time(system_time(at))?
@@ -279,11 +300,12 @@ fn primary_key(public: &PublicKey, created: SystemTime) -> Result<Key<PublicPart
 struct Adapter<'a> {
     key: Key<PublicParts, UnspecifiedRole>,
     signer: &'a dyn key::Signer,
+    what: &'a str,
 }
 
 impl<'a> Adapter<'a> {
-    fn new(signer: &'a dyn key::Signer, created: SystemTime) -> Result<Self, OpenPgpError> {
-        Ok(Self { key: primary_key(signer.public(), created)?.into(), signer })
+    fn new(signer: &'a dyn key::Signer, what: &'a str, created: SystemTime) -> Result<Self, OpenPgpError> {
+        Ok(Self { key: primary_key(signer.public(), created)?.into(), signer, what })
     }
 }
 
@@ -298,7 +320,7 @@ impl sequoia::crypto::Signer for Adapter<'_> {
 
     fn sign(&mut self, _: HashAlgorithm, digest: &[u8]) -> sequoia::Result<mpi::Signature> {
         let digest: &[u8; 32] = digest.try_into()?;
-        let signature = self.signer.sign(ToSign::Digest(digest))?;
+        let signature = self.signer.sign(self.what, ToSign::Digest(digest))?;
         match self.signer.public() {
             PublicKey::Ed25519(_) => {
                 let (r, s) = signature.split_at(32);

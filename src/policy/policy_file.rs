@@ -41,6 +41,10 @@ pub struct Policy {
     /// Allows keys of several people on one terminal. For demonstrations and tests.
     #[serde(default, rename = "insecure-same-terminal")]
     pub insecure_same_terminal: bool,
+    /// Allows keys in tokens whose firmware gives them away to whoever has the
+    /// token in hand for long (before 5.7: EUCLEAK).
+    #[serde(default, rename = "insecure-weak-firmware")]
+    pub insecure_weak_firmware: bool,
     /// People by their short name.
     #[serde(rename = "holder")]
     pub holders: BTreeMap<Holder, Line>,
@@ -89,6 +93,23 @@ pub struct RoleEntry {
     pub threshold: Span<u32>,
     /// How long its metadata is valid.
     pub expires: Span<Period>,
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Release manifests.
+    Release,
+    /// Claims.
+    Claim,
+    /// `SHA256SUMS`.
+    OpenPgp,
+    /// The role `targets`.
+    Targets,
+    /// The role `root`.
+    Root,
+    /// Snapshot and timestamp.
+    Online,
 }
 
 /// The key of snapshot and timestamp.
@@ -339,6 +360,13 @@ impl Policy {
         self.keys.get(key)?.holder.as_ref()?.get_ref().parse().ok()
     }
 
+    /// Whose key it is, also of OpenPGP keys.
+    pub fn owner_of(&self, key: &KeyName) -> Option<Holder> {
+        self.holder_of(key).or_else(|| {
+            self.openpgp.holders.keys().find(|holder| Self::openpgp_key(holder).as_ref() == Some(key)).cloned()
+        })
+    }
+
     /// The claim key of a holder: the one whose name ends in `-claim`.
     pub fn claim_key(&self, holder: &Holder) -> Option<&KeyName> {
         self.claim_keys().find(|(_, owner)| owner == holder).map(|(name, _)| name)
@@ -355,6 +383,38 @@ impl Policy {
     /// The name under which `terminal.toml` lists a holder's OpenPGP key.
     pub fn openpgp_key(holder: &Holder) -> Option<KeyName> {
         format!("{holder}-openpgp").parse().ok()
+    }
+
+    /// All keys with the files of their public halves, which for OpenPGP keys are
+    /// certificates.
+    pub fn public_files(&self) -> impl Iterator<Item = (KeyName, &str)> {
+        let keys = self.keys.iter().map(|(name, entry)| (name.clone(), entry.public.get_ref().as_str()));
+        let of_openpgp = self.openpgp.holders.iter();
+        keys.chain(of_openpgp.filter_map(|(holder, file)| Some((Self::openpgp_key(holder)?, file.get_ref().as_str()))))
+    }
+
+    /// A file about a key, beside that of its public half: `<key>.<what>`.
+    pub fn file_beside(public: &str, key: &KeyName, what: &str) -> String {
+        let folder = public.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+        format!("{folder}{key}.{what}")
+    }
+
+    /// What a key is for.
+    pub fn purpose_of(&self, key: &KeyName) -> Option<Purpose> {
+        let lists = |keys: &[Span<String>]| keys.iter().any(|name| name.get_ref() == key.as_str());
+        if lists(&self.role.root.keys) {
+            Some(Purpose::Root)
+        } else if lists(&self.role.targets.keys) {
+            Some(Purpose::Targets)
+        } else if lists(std::slice::from_ref(&self.role.online.key)) {
+            Some(Purpose::Online)
+        } else if self.products.values().any(|product| lists(&product.keys)) {
+            Some(Purpose::Release)
+        } else if self.keys.contains_key(key) && key.as_str().ends_with(CLAIM_SUFFIX) {
+            Some(Purpose::Claim)
+        } else {
+            self.owner_of(key).map(|_| Purpose::OpenPgp)
+        }
     }
 
     /// All files that the policy names, relative to it.
@@ -380,6 +440,9 @@ impl Policy {
         }
         if self.insecure_software_keys {
             names.push("software-keys".to_owned());
+        }
+        if self.insecure_weak_firmware {
+            names.push("weak-firmware".to_owned());
         }
         names
     }

@@ -8,13 +8,16 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::Policy;
 use super::location::SourceHost;
 use super::sandbox::Sandbox;
 use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
+use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
+use crate::manifest::Slot;
 
 /// The version of `terminal.toml` that this program reads.
 const VERSION: u32 = 1;
@@ -26,7 +29,7 @@ pub struct Terminal {
     version: Span<u32>,
     /// Where the private halves of keys are.
     #[serde(rename = "token", default)]
-    pub tokens: BTreeMap<KeyName, TokenEntry>,
+    pub tokens: BTreeMap<KeyName, Span<Place>>,
     /// How builds are confined.
     #[serde(default)]
     pub sandbox: Sandbox,
@@ -39,11 +42,39 @@ pub struct Terminal {
 }
 
 /// Where a private key is.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "PlaceEntry")]
+pub enum Place {
+    /// In a slot of a hardware token.
+    Slot {
+        /// The token's serial number.
+        serial: u32,
+        /// The slot.
+        slot: Slot,
+    },
+    /// In an encrypted key file, relative to `terminal.toml`.
+    File(PathBuf),
+}
+
+/// [`Place`], as it is written.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TokenEntry {
-    /// An encrypted key file, relative to `terminal.toml`.
-    pub file: PathBuf,
+struct PlaceEntry {
+    file: Option<PathBuf>,
+    serial: Option<u32>,
+    slot: Option<Slot>,
+}
+
+impl TryFrom<PlaceEntry> for Place {
+    type Error = &'static str;
+
+    fn try_from(entry: PlaceEntry) -> Result<Self, &'static str> {
+        match entry {
+            PlaceEntry { file: None, serial: Some(serial), slot: Some(slot) } => Ok(Self::Slot { serial, slot }),
+            PlaceEntry { file: Some(file), serial: None, slot: None } => Ok(Self::File(file)),
+            _ => Err("a key is in a token, `{ serial = 15237801, slot = \"9c\" }`, or in a `{ file = \"...\" }`"),
+        }
+    }
 }
 
 /// A mirror: a local folder.
@@ -52,6 +83,19 @@ pub struct TokenEntry {
 pub struct MirrorEntry {
     /// The folder, relative to `terminal.toml`.
     pub path: PathBuf,
+}
+
+/// A token that holds keys of two people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "terminal.toml has keys of {} and {} in token {serial}: whoever knows its PIN would count as two people",
+    .people[0], .people[1]
+)]
+pub struct SharedToken {
+    /// The token.
+    pub serial: u32,
+    /// Two people.
+    pub people: [Holder; 2],
 }
 
 impl Terminal {
@@ -70,6 +114,68 @@ impl Terminal {
                 return Err(text.error(&source.host, format!("`{}` stands here twice", source.host.get_ref())));
             }
         }
+        let mut places: Vec<(&KeyName, &Place)> = Vec::new();
+        for (name, place) in &terminal.tokens {
+            if let Some((other, _)) = places.iter().find(|(_, taken)| *taken == place.get_ref()) {
+                return Err(text.error(place, format!("`{other}` is there already; purposes never share a key")));
+            }
+            places.push((name, place.get_ref()));
+        }
         Ok(terminal)
+    }
+
+    /// Checks that no token is shared by two people: whoever knows its PIN would
+    /// count for both.
+    ///
+    /// # Errors
+    /// One is, with the people.
+    pub fn check_tokens(&self, policy: &Policy) -> Result<(), SharedToken> {
+        let mut owners: BTreeMap<u32, Holder> = BTreeMap::new();
+        for (name, place) in &self.tokens {
+            if let (Place::Slot { serial, .. }, Some(holder)) = (place.get_ref(), policy.owner_of(name)) {
+                let owner = owners.entry(*serial).or_insert_with(|| holder.clone());
+                if *owner != holder {
+                    return Err(SharedToken { serial: *serial, people: [owner.clone(), holder] });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::Spanned;
+
+    use super::*;
+
+    fn parse(tokens: &str) -> Result<Terminal, ConfigError> {
+        Terminal::parse(Path::new("terminal.toml"), format!("version = 1\n[token]\n{tokens}\n"))
+    }
+
+    #[test]
+    fn a_key_is_in_a_slot_or_in_a_file() {
+        let terminal = parse("a = { serial = 7, slot = \"9c\" }\nb = { file = \"keys/b.key\" }").unwrap();
+        let places: Vec<&Place> = terminal.tokens.values().map(Spanned::get_ref).collect();
+        let slot = "9c".parse().unwrap();
+        assert_eq!(places, [&Place::Slot { serial: 7, slot }, &Place::File(PathBuf::from("keys/b.key"))]);
+    }
+
+    #[test]
+    fn wrong_places_are_named_where_they_stand() {
+        for (wrong, message) in [
+            ("{ serial = 7 }", "a key is in a token, `{ serial = 15237801"),
+            ("{ slot = \"9c\" }", "a key is in a token"),
+            ("{ }", "a key is in a token"),
+            ("{ serial = 7, slot = \"9c\", file = \"x\" }", "a key is in a token"),
+            ("{ serial = 7, slot = \"f9\" }", "\"f9\" is no slot for keys: use 9a,"),
+            ("{ serial = -7, slot = \"9c\" }", "-7"),
+            ("{ serail = 7, slot = \"9c\" }", "unknown field `serail`"),
+            ("{ serial = 1, slot = \"9a\" }", "`a` is there already; purposes never share a key"),
+        ] {
+            let error = parse(&format!("a = {{ serial = 1, slot = \"9a\" }}\nb = {wrong}")).unwrap_err();
+            assert!(error.message.contains(message), "{wrong}: {error}");
+            assert_eq!(error.line, 4, "{wrong}: {error}");
+        }
     }
 }

@@ -190,7 +190,7 @@ fn sign_online(
     }
     let what = format!("{} {}", draft.role(), draft.number());
     journal.ask(pending.at(), online.signer.name(), &what, draft.digest()?)?;
-    let signature = online.signer.sign(ToSign::Message(&draft.canonical()?))?;
+    let signature = online.signer.sign(&what, ToSign::Message(&draft.canonical()?))?;
     draft.add_signature(online.keyid, &signature);
     let file = draft.to_file()?;
     pending.keep_signed(&name, &file)?;

@@ -23,6 +23,9 @@ use crate::key::Secrets;
 use crate::key::Signer;
 use crate::key::SoftwareKey;
 use crate::key::ToSign;
+use crate::key::piv;
+use crate::key::piv::TokenName;
+use crate::key::piv::Wanted;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::Product;
@@ -32,14 +35,16 @@ use crate::manifest::dsse::Envelope;
 use crate::manifest::release;
 use crate::openpgp;
 use crate::openpgp::Certificate;
+use crate::policy::Place;
 use crate::policy::Policy;
 use crate::tuf;
 use crate::tuf::Draft;
 use crate::tuf::draft::DraftError;
 
 /// Opened keys.
-pub struct Batch {
-    signers: BTreeMap<KeyName, Box<dyn Signer>>,
+#[derive(Default)]
+pub struct Batch<'a> {
+    signers: BTreeMap<KeyName, Box<dyn Signer + 'a>>,
 }
 
 /// A release manifest that enough release managers have signed. Only
@@ -62,19 +67,19 @@ impl ThresholdMet {
     }
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// Opens the keys whose signatures are still missing in the folders `stage`
     /// and `signing`.
     ///
     /// # Errors
-    /// A key file cannot be used, its passphrase is wrong, or it is another key
-    /// than the policy lists.
+    /// A token or key file cannot be used, its PIN or passphrase is wrong, or it
+    /// holds another key than the policy lists.
     pub fn open(
         home: &Home,
         plan: &Plan,
         role: &Draft,
         (stage, signing): (&Path, &Path),
-        secrets: &dyn Secrets,
+        person: &'a dyn Secrets,
     ) -> Result<Self, SignError> {
         let mut missing = Vec::new();
         if !stage.join(release::claim_file(&plan.starter)).exists() {
@@ -88,32 +93,57 @@ impl Batch {
         let unsigned = plan.openpgp.iter().filter(|(_, holder, _)| !checksums_signature(signing, holder).exists());
         missing.extend(unsigned.map(|(name, ..)| name));
         missing.push(&plan.online);
-        Self::open_keys(home, missing, secrets)
+        Self::open_keys(home, missing, person)
     }
 
     /// Opens keys by name.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_keys<'a>(
+    pub fn open_keys<'n>(
         home: &Home,
-        names: impl IntoIterator<Item = &'a KeyName>,
-        secrets: &dyn Secrets,
+        names: impl IntoIterator<Item = &'n KeyName>,
+        person: &'a dyn Secrets,
     ) -> Result<Self, SignError> {
-        let mut signers: BTreeMap<KeyName, Box<dyn Signer>> = BTreeMap::new();
-        for name in names {
-            if !signers.contains_key(name) {
-                signers.insert(name.clone(), Box::new(open_software(home, name, secrets)?));
+        home.terminal.check_tokens(&home.policy)?;
+        let mut batch = Self::default();
+        let (mut wanted, mut files) = (Vec::new(), Vec::new());
+        let mut seen = BTreeSet::new();
+        for name in names.into_iter().filter(|name| seen.insert(*name)) {
+            let place = home.terminal.tokens.get(name).ok_or_else(|| SignError::NoToken(name.clone()))?;
+            match place.get_ref() {
+                Place::Slot { serial, slot } => {
+                    let enrolled = Enrolled::load(home, name)?;
+                    wanted.push(Wanted {
+                        name,
+                        token: TokenName { serial: *serial, holder: home.policy.owner_of(name) },
+                        slot: *slot,
+                        is_enrolled: Box::new(move |public| enrolled.is(public)),
+                    });
+                }
+                Place::File(path) => files.push((name, home.resolve(path))),
             }
         }
-        Ok(Self { signers })
+        // All tokens before anything else: whoever has to look for one has typed nothing yet.
+        for key in piv::open(&wanted, person)? {
+            batch.add(key);
+        }
+        for (name, path) in files {
+            batch.add(open_software(home, name, path, person)?);
+        }
+        Ok(batch)
+    }
+
+    /// Adds an opened key.
+    pub fn add(&mut self, key: impl Signer + 'a) {
+        self.signers.insert(key.name().clone(), Box::new(key));
     }
 
     /// An opened key.
     ///
     /// # Errors
     /// It was not opened.
-    pub fn signer(&self, name: &KeyName) -> Result<&dyn Signer, SignError> {
+    pub fn signer(&self, name: &KeyName) -> Result<&(dyn Signer + 'a), SignError> {
         self.signers.get(name).map(Box::as_ref).ok_or_else(|| SignError::NotOpened(name.clone()))
     }
 }
@@ -121,7 +151,7 @@ impl Batch {
 /// Signing one cut: opened keys, and where their signatures are kept.
 pub struct Session<'a> {
     /// The opened keys.
-    pub batch: Batch,
+    pub batch: Batch<'a>,
     /// Who signs.
     pub plan: &'a Plan,
     /// The folder of what is published.
@@ -153,7 +183,7 @@ impl Session<'_> {
         let what = format!("claim {product} {version}");
         self.journal.ask(self.now, signer.name(), &what, Sha256::of(&signed))?;
         home::step("claim.asked");
-        let signature = signer.sign(ToSign::Message(&signed))?;
+        let signature = signer.sign(&what, ToSign::Message(&signed))?;
         envelope.add_signature(&keyid(signer.public())?, &signature);
         let bytes = envelope.to_vec().map_err(DraftError::from)?;
         atomic::write(&path, &bytes)?;
@@ -184,7 +214,8 @@ impl Session<'_> {
                 let signer = self.batch.signer(name)?;
                 self.journal.ask(self.now, name, &format!("{} {}", role.role(), role.number()), digest)?;
                 home::step("role.asked");
-                let signature = signer.sign(ToSign::Message(&message))?;
+                let shown = format!("manifest {} of {}", role.number(), role.role());
+                let signature = signer.sign(&shown, ToSign::Message(&message))?;
                 role.add_signature(keyid, &signature);
                 atomic::write(&file, &role.to_file()?)?;
                 home::step("role.signed");
@@ -223,7 +254,9 @@ impl Session<'_> {
             let what = format!("checksums {} {}", met.role.role(), met.role.number());
             self.journal.ask(self.now, name, &what, Sha256::of(checksums))?;
             home::step("openpgp.asked");
-            let signature = openpgp::sign_detached(&certificate, self.batch.signer(name)?, checksums, dated)?;
+            let shown = format!("SHA256SUMS of {}", met.role.role());
+            let signer = self.batch.signer(name)?;
+            let signature = openpgp::sign_detached(&certificate, signer, &shown, checksums, dated)?;
             atomic::write(&path, &signature)?;
             home::step("openpgp.signed");
             signatures.push(signature);
@@ -261,32 +294,52 @@ fn read_claim(path: &Path) -> Result<Option<Envelope>, SignError> {
     Ok(bytes.map(|bytes| Envelope::parse(&bytes)).transpose().map_err(|error| damaged(error.to_string()))?)
 }
 
-fn open_software(home: &Home, name: &KeyName, secrets: &dyn Secrets) -> Result<SoftwareKey, SignError> {
-    let entry = home.terminal.tokens.get(name).ok_or_else(|| SignError::NoToken(name.clone()))?;
+/// The public half of a key, as it is enrolled.
+enum Enrolled {
+    Key(PublicKey),
+    /// OpenPGP keys are listed by their certificates.
+    Certificate(Box<Certificate>),
+}
+
+impl Enrolled {
+    fn load(home: &Home, name: &KeyName) -> Result<Self, SignError> {
+        let of_openpgp = home.policy.openpgp.holders.iter();
+        let mut certificate = of_openpgp.filter(|(holder, _)| Policy::openpgp_key(holder).as_ref() == Some(name));
+        match certificate.next() {
+            Some((_, file)) => {
+                let path = home.resolve(file.get_ref());
+                let damaged =
+                    |error: openpgp::OpenPgpError| HomeError::Damaged { path: path.clone(), reason: error.to_string() };
+                Ok(Self::Certificate(Box::new(Certificate::one(&atomic::read(&path)?).map_err(damaged)?)))
+            }
+            None => Ok(Self::Key(load_public(home, name)?)),
+        }
+    }
+
+    fn is(&self, public: &PublicKey) -> bool {
+        match self {
+            Self::Key(key) => key == public,
+            Self::Certificate(certificate) => certificate.is_of(public),
+        }
+    }
+}
+
+fn open_software(home: &Home, name: &KeyName, path: PathBuf, person: &dyn Secrets) -> Result<SoftwareKey, SignError> {
     if !home.policy.insecure_software_keys {
         return Err(SignError::SoftwareKey(name.clone()));
     }
-    let path = home.resolve(&entry.file);
-    let holder = holder_of(&home.policy, name);
+    let holder = home.policy.owner_of(name);
     let mut again = false;
     let key = loop {
-        let passphrase = secrets.passphrase(name, holder.as_ref(), again)?;
+        let passphrase = person.passphrase(name, holder.as_ref(), again)?;
         match SoftwareKey::open(name, &path, &passphrase) {
             // Whoever gives passphrases says when there is no further one to try.
             Err(KeyError::WrongPassphrase(_)) => again = true,
             result => break result?,
         }
     };
-    // OpenPGP keys are listed by their certificates, which check the key at use.
-    if home.policy.keys.contains_key(name) && load_public(home, name)? != *key.public() {
+    if !Enrolled::load(home, name)?.is(key.public()) {
         return Err(KeyError::OtherKey { name: name.clone(), path }.into());
     }
     Ok(key)
-}
-
-/// Whose key it is, also of OpenPGP keys.
-fn holder_of(policy: &Policy, name: &KeyName) -> Option<Holder> {
-    policy.holder_of(name).or_else(|| {
-        policy.openpgp.holders.keys().find(|holder| Policy::openpgp_key(holder).as_ref() == Some(name)).cloned()
-    })
 }

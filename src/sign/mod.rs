@@ -15,6 +15,7 @@ use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::Product;
 use crate::openpgp::OpenPgpError;
+use crate::policy::SharedToken;
 use crate::tuf::draft::DraftError;
 
 pub use agreement::Agreement;
@@ -40,10 +41,13 @@ pub enum SignError {
     Draft(#[from] DraftError),
     /// OpenPGP.
     #[error(transparent)]
-    OpenPgp(#[from] OpenPgpError),
-    /// The policy allows no software keys, and this terminal has nothing else.
+    OpenPgp(OpenPgpError),
+    /// The policy allows no software keys.
     #[error("key {0} is a software key, which the policy does not allow (`insecure-software-keys`)")]
     SoftwareKey(KeyName),
+    /// One token for two people.
+    #[error(transparent)]
+    SharedToken(#[from] SharedToken),
     /// This terminal has no private half for the key.
     #[error("terminal.toml has no token for key {0}")]
     NoToken(KeyName),
@@ -108,6 +112,15 @@ pub enum SignError {
     /// A signer was not made ready.
     #[error("key {0} was not opened for this batch")]
     NotOpened(KeyName),
+}
+
+impl From<OpenPgpError> for SignError {
+    fn from(error: OpenPgpError) -> Self {
+        match error {
+            OpenPgpError::Key(error) => Self::Key(error),
+            error @ OpenPgpError::Other(_) => Self::OpenPgp(error),
+        }
+    }
 }
 
 fn names(holders: &[Holder]) -> String {

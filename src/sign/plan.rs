@@ -13,6 +13,7 @@ use crate::key::PublicKey;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::Product;
+use crate::policy::Place;
 use crate::policy::Policy;
 
 /// The keys that a cut of one product will use on this terminal.
@@ -42,6 +43,7 @@ impl Plan {
     /// Keys are missing here, or the policy does not allow those that are.
     pub fn new(home: &Home, product: &Product) -> Result<Self, SignError> {
         let policy = &home.policy;
+        home.terminal.check_tokens(policy)?;
         let here = |key: &KeyName| home.terminal.tokens.contains_key(key);
         let Some(of_product) = policy.products.get(product) else {
             return Err(SignError::NeedsOthers { product: product.clone(), have: Vec::new(), need: 1 });
@@ -88,11 +90,12 @@ impl Plan {
         }
         let plan = Self { starter, claim, release, of, rebuilds, openpgp, online, keyids };
         for key in plan.keys() {
-            if !here(key) {
-                return Err(SignError::NoToken(key.clone()));
-            }
-            if !policy.insecure_software_keys {
-                return Err(SignError::SoftwareKey(key.clone()));
+            match home.terminal.tokens.get(key).map(toml::Spanned::get_ref) {
+                None => return Err(SignError::NoToken(key.clone())),
+                Some(Place::File(_)) if !policy.insecure_software_keys => {
+                    return Err(SignError::SoftwareKey(key.clone()));
+                }
+                Some(_) => {}
             }
         }
         Ok(plan)

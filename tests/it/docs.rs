@@ -8,6 +8,9 @@ use std::fs;
 use crate::support::Lab;
 use crate::support::project;
 use crate::support::terminal::at_a_terminal;
+use crate::support::tokens::PIN;
+use crate::support::tokens::PUK;
+use crate::support::tokens::TokenLab;
 
 /// A command of a console block with what it should print.
 #[derive(Debug)]
@@ -18,10 +21,16 @@ struct Step {
 }
 
 fn steps(document: &str) -> Vec<Vec<Step>> {
+    steps_with(document, "")
+}
+
+/// The steps of blocks whose fence says ` what` behind `console`.
+fn steps_with(document: &str, what: &str) -> Vec<Vec<Step>> {
     let text = fs::read_to_string(project(document)).unwrap();
+    let opens = format!("```console{what}");
     let mut blocks = Vec::new();
     let mut lines = text.lines();
-    while let Some(fence) = lines.by_ref().find(|line| line.trim() == "```console") {
+    while let Some(fence) = lines.by_ref().find(|line| line.trim() == opens) {
         // Blocks in lists are indented as their fence is.
         let indent = fence.len() - fence.trim_start().len();
         let mut steps: Vec<Step> = Vec::new();
@@ -39,7 +48,7 @@ fn steps(document: &str) -> Vec<Vec<Step>> {
         }
         blocks.push(steps);
     }
-    assert!(!blocks.is_empty(), "{document} has no console block");
+    assert!(!blocks.is_empty(), "{document} has no console block{what}");
     blocks
 }
 
@@ -125,6 +134,31 @@ fn releasing_shows_what_happens() {
     lab.write("stick/vendor.tar.zst", "vendored\n");
     for step in steps("RELEASING.md").iter().flatten() {
         happens("RELEASING.md", &lab, step, |prompt| answer(prompt, step));
+    }
+}
+
+#[test]
+fn releasing_shows_what_happens_with_tokens() {
+    let fresh = TokenLab::fresh();
+    fs::rename(fresh.lab.path("policy/policy.toml"), fresh.lab.path("policy.toml")).unwrap();
+    fs::rename(fresh.lab.path("policy/keys"), fresh.lab.path("keys")).unwrap();
+    let ready = TokenLab::new();
+    ready.lab.tag("2.4.0");
+    for (lab, what) in [(&fresh, " fresh token"), (&ready, " token")] {
+        let (name, socket) = lab.pcscd.variable();
+        for mut step in steps_with("RELEASING.md", what).into_iter().flatten() {
+            step.command = format!("{name}={} {}", socket.display(), step.command);
+            let mut last = PIN;
+            happens("RELEASING.md", &lab.lab, &step, |prompt| {
+                last = match prompt {
+                    prompt if prompt.starts_with("The same again") => last,
+                    prompt if prompt.contains("PIN of token") => PIN,
+                    prompt if prompt.contains("PUK of token") => PUK,
+                    prompt => return answer(prompt, &step),
+                };
+                format!("{last}\n")
+            });
+        }
     }
 }
 

@@ -160,7 +160,7 @@ fn a_claim_that_says_otherwise_rejects_a_release() {
     let digest = statement.split("\"sha256\":\"").last().unwrap()[..64].to_owned();
     let mut forged = Envelope::new(statement.replace(&digest, &"0".repeat(64)).as_bytes());
     let signed = forged.signed_bytes().unwrap();
-    let signature = release::key::Signer::sign(&key, release::key::ToSign::Message(&signed)).unwrap();
+    let signature = release::key::Signer::sign(&key, "forgery", release::key::ToSign::Message(&signed)).unwrap();
     forged.add_signature(&id, &signature);
     lab.write("download/kestrel-1.0.bundle.json", forger.bundle(vec![original, forged]));
     lab.verify(&[&file]).exits(REJECTED).says("claim of bob");

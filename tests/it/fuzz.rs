@@ -34,7 +34,9 @@ use release::verify::strict;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::attestation::attested;
 use crate::support::Lab;
+use crate::support::attestation::Maker;
 use crate::support::program;
 use crate::support::project;
 use crate::support::run;
@@ -102,7 +104,7 @@ fn small_project() -> BTreeMap<String, Vec<u8>> {
     let sign = |mut draft: Draft, names: &[&str]| {
         let message = draft.canonical().unwrap();
         for name in names {
-            draft.add_signature(&keys[name].0, &keys[name].1.sign(ToSign::Message(&message)).unwrap());
+            draft.add_signature(&keys[name].0, &keys[name].1.sign("a seed", ToSign::Message(&message)).unwrap());
         }
         draft.to_file().unwrap()
     };
@@ -152,7 +154,7 @@ fn small_project() -> BTreeMap<String, Vec<u8>> {
     });
     let mut claim = Envelope::new(&release::manifest::json::to_vec(&statement).unwrap());
     let (id, key) = &keys["alice-claim"];
-    claim.add_signature(id, &key.sign(ToSign::Message(&claim.signed_bytes().unwrap())).unwrap());
+    claim.add_signature(id, &key.sign("a seed", ToSign::Message(&claim.signed_bytes().unwrap())).unwrap());
 
     let mut meta = BTreeMap::from([("targets.json".to_owned(), MetaEntry::of(1, &targets))]);
     let before = sign(Draft::snapshot(1, expires, &meta), &["online"]);
@@ -198,7 +200,9 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
     let tampered =
         [[0, 0, 0, 9, 2].as_slice(), &[1, 5, 0, 90, 5], &[2, 5, 0, 0, 7], &[3, 0, 1, 5, 5, 1, 0, 9, 9, 2, 0, 5, 5]]
             .map(<[u8]>::to_vec);
+    let maker = Maker::usual();
     BTreeMap::from([
+        ("attestation", vec![maker.seed(Timestamp::now()), attested(&maker).to_json().unwrap()]),
         ("bundle", vec![small_bundle()]),
         ("envelope", vec![claim, statement.clone(), br#"["","",[["a","b"]]]"#.to_vec()]),
         ("journal", journals(&lab.read("home/journal.jsonl"))),

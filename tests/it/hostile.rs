@@ -171,9 +171,9 @@ fn passphrases_that_never_end_or_are_no_lines_are_refused() {
     with("/dev/zero").says("it gives more than 65536 bytes");
     with("/dev/null").says("has no further line for it");
     lab.write("secrets", "\nonline horse-online\nhorse-online\n");
-    with("secrets").says("line 3 is not KEYNAME PASSPHRASE").does_not_say("horse");
+    with("secrets").says("line 3 is neither SERIAL PIN nor KEYNAME PASSPHRASE").does_not_say("horse");
     lab.write("secrets", "../online horse-online\n");
-    with("secrets").says("line 1 is not KEYNAME PASSPHRASE").does_not_say("horse");
+    with("secrets").says("line 1 is neither SERIAL PIN nor KEYNAME PASSPHRASE").does_not_say("horse");
     lab.write("secrets", b"online \xff\n");
     with("secrets").says("cannot read file descriptor 3");
 }
@@ -254,7 +254,10 @@ fn sign_claim(forger: &Forger<'_>, statement: &[u8]) -> Envelope {
     let mut claim = Envelope::new(statement);
     let (id, key) = forger.key("alice-claim");
     let signed = claim.signed_bytes().unwrap();
-    claim.add_signature(&id, &release::key::Signer::sign(&key, release::key::ToSign::Message(&signed)).unwrap());
+    claim.add_signature(
+        &id,
+        &release::key::Signer::sign(&key, "forgery", release::key::ToSign::Message(&signed)).unwrap(),
+    );
     claim
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::support::Lab;
+use crate::support::Said;
 use crate::support::program;
 use crate::support::project;
 use crate::support::random::Random;
@@ -22,22 +23,33 @@ fn python() -> PathBuf {
 fn python_tuf_downloads_every_artifact_of_two_versions() {
     let lab = Lab::released();
     lab.release_next("1.1");
+    let artifacts = python_tuf_downloads(&lab, &["1.0", "1.1"]);
+    assert_eq!(artifacts.len(), 10);
+    // The other way round: what python-tuf refuses. A mirror that mixes.
+    fs::copy(lab.path("mirror/metadata/1.kestrel.json"), lab.path("mirror/metadata/2.kestrel.json")).unwrap();
+    assert_ne!(ngclient(&lab, "mixed", &artifacts).code, Some(0));
+}
+
+/// What python-tuf's client says when it downloads artifacts into a folder.
+fn ngclient(lab: &Lab, folder: &str, artifacts: &[String]) -> Said {
     let server = Nginx::serve(&lab.path("mirror"));
+    fs::create_dir(lab.path(folder)).unwrap();
+    let mut command = program(python().to_str().unwrap());
+    command.arg(project("tests/python/ngclient.py")).arg(lab.path("trust/root.json")).arg(server.url());
+    run(command.arg(lab.path(folder)).args(artifacts))
+}
+
+/// Demands that python-tuf downloads the artifacts of some versions. Gives their
+/// names.
+pub fn python_tuf_downloads(lab: &Lab, versions: &[&str]) -> Vec<String> {
     let mut artifacts = Vec::new();
-    for version in ["1.0", "1.1"] {
+    for version in versions {
         for entry in fs::read_dir(lab.path(&format!("mirror/targets/kestrel/{version}"))).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             artifacts.push(format!("kestrel/{version}/{}", &name[65..]));
         }
     }
-    assert_eq!(artifacts.len(), 10);
-    let ngclient = |folder: &str| {
-        fs::create_dir(lab.path(folder)).unwrap();
-        let mut command = program(python().to_str().unwrap());
-        command.arg(project("tests/python/ngclient.py")).arg(lab.path("trust/root.json")).arg(server.url());
-        run(command.arg(lab.path(folder)).args(&artifacts))
-    };
-    ngclient("python").exits(0);
+    ngclient(lab, "python", &artifacts).exits(0);
     for artifact in &artifacts {
         let (_, rest) = artifact.split_once('/').unwrap();
         let name = artifact.replace('/', "_");
@@ -47,14 +59,17 @@ fn python_tuf_downloads_every_artifact_of_two_versions() {
             "{artifact}"
         );
     }
-    // The other way round: what python-tuf refuses. A mirror that mixes.
-    fs::copy(lab.path("mirror/metadata/1.kestrel.json"), lab.path("mirror/metadata/2.kestrel.json")).unwrap();
-    assert_ne!(ngclient("mixed").code, Some(0));
+    artifacts
 }
 
 #[test]
 fn stock_verifiers_accept_the_checksums() {
-    let lab = Lab::released();
+    openpgp_accepts_the_checksums(&Lab::released());
+}
+
+/// Demands that sha256sum, sqv, gpgv and gpg accept the checksums of 1.0, signed by
+/// Alice and Bob, and nothing else.
+pub fn openpgp_accepts_the_checksums(lab: &Lab) {
     let folder = lab.path("mirror/releases/kestrel/1.0");
     run(program("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&folder)).exits(0);
 

@@ -2,16 +2,20 @@
 //!
 //! Everything is real: the program itself, git, ssh-keygen, sshd, bubblewrap,
 //! nginx, gpg, sqv and python-tuf. `scripts/test` installs what is missing.
+//! Everything is real: the program itself, git, ssh-keygen, bubblewrap, nginx,
+//! gpg, sqv, python-tuf and pcscd. `scripts/test` installs what is missing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 mod support;
 
+mod attestation;
 mod build;
 mod cli;
 mod cut;
 mod docs;
 mod faults;
+mod emulator;
 mod forged;
 mod fuzz;
 mod home;
@@ -23,6 +27,7 @@ mod lost;
 mod media;
 mod outside;
 mod own;
+mod pcscd;
 mod properties;
 mod remote;
 mod resume;
@@ -31,6 +36,7 @@ mod source;
 mod source_bundle;
 mod thief;
 mod trees;
+mod tokens;
 mod verify;
 mod web;
 mod words;

@@ -6,6 +6,8 @@ use super::CommandError;
 use super::FAILED;
 use super::install;
 use super::shell_path;
+use super::terminal::no_token_service;
+use super::terminal::with_token_hint;
 use crate::build::BuildError;
 use crate::build::is_systemd;
 use crate::cut::CutError;
@@ -78,10 +80,19 @@ impl Stop<'_> {
             CutError::Build(error) => self.build(error),
             CutError::Recipe { .. } => self.mend_source(error.into()),
             CutError::Stopped(_) => self.again(error.into(), "to sign after all, without building again, using:"),
-            CutError::Sign(SignError::Key(KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_))) => self.again(
-                CommandError::from_error(FAILED, &error),
-                "signatures that were made are kept; go on using the same command again:",
-            ),
+            CutError::Sign(SignError::Key(ref key)) | CutError::Repository(RepositoryError::Key(ref key)) => {
+                let result = CommandError::from_error(FAILED, &error);
+                let result = match key {
+                    KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_) | KeyError::NoPin { .. } => result,
+                    KeyError::Token(token) => with_token_hint(result, token),
+                    KeyError::NoTokenService(_) => no_token_service(result),
+                    KeyError::BadSignature(_) => {
+                        result.hint("wrong signatures can give a key away: if it happens again, replace the key")
+                    }
+                    _ => return error.into(),
+                };
+                self.again(result, "signatures that were made are kept; go on using the same command again:")
+            }
             CutError::StageChanged(_) => self.give_up(error.into(), "find out who changed it"),
             CutError::OtherPolicy { signed, .. } => {
                 let cp = format!("cp {} {}", self.signed_policy(signed), shell_path(&self.home.resolve("policy.toml")));

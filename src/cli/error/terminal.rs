@@ -11,10 +11,15 @@ use super::USAGE;
 use super::shell_path;
 use crate::abandon::AbandonError;
 use crate::cut::CutError;
+use crate::enrol::EnrolError;
 use crate::home::HomeError;
 use crate::import::ImportError;
 use crate::init::InitError;
 use crate::key::KeyError;
+use crate::key::piv::Problem;
+use crate::key::piv::Secret;
+use crate::key::piv::TokenError;
+use crate::key::piv::apdu::CardError;
 use crate::media::MediaError;
 use crate::publish::OldHome;
 use crate::repository::RepositoryError;
@@ -48,7 +53,7 @@ impl From<HomeError> for CommandError {
         match &error {
             HomeError::NotAHome { .. } => result.hint_command(
                 "name the home with --home or RELEASE_HOME, or make one using:",
-                &["init", "--policy", "FILE", "--software-keys"],
+                &["init", "--policy", "FILE"],
             ),
             HomeError::LostConfig { folder, file } => match newest_policy(folder).filter(|_| *file == "policy.toml") {
                 Some(signed) => {
@@ -86,11 +91,53 @@ impl From<KeyError> for CommandError {
                  other people can sign, take it out of [token] in terminal.toml: the plan of `release cut` names who \
                  signs then",
             ),
-            KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_) => {
+            KeyError::NoPassphrase { .. } | KeyError::WrongPassphrase(_) | KeyError::NoPin { .. } => {
                 result.hint("signatures that were made are kept; run the same command again")
             }
+            KeyError::Token(error) => {
+                let again = "signatures that were made are kept; run the same command again";
+                with_token_hint(result, &error).hint(again)
+            }
+            KeyError::NoTokenService(_) => no_token_service(result).hint("then run the same command again"),
             _ => result,
         }
+    }
+}
+
+/// What helps where the smart card service is not there.
+pub(super) fn no_token_service(result: CommandError) -> CommandError {
+    let lines = ["apt-get install pcscd", "systemctl start pcscd.socket"].map(str::to_owned);
+    result.hint_lines("as root, install it or start it using:", &lines)
+}
+
+/// What helps with a token, besides doing it again.
+pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> CommandError {
+    let serial = error.token.serial;
+    let free = |result: CommandError| {
+        let lines = ["gpgconf --kill scdaemon".to_owned()];
+        result.hint_lines("end the other program; GnuPG lets go of a token using:", &lines)
+    };
+    match &error.problem {
+        Problem::NoReader | Problem::Missing { .. } => result.hint(format!("plug in token {serial}")),
+        Problem::InUse(_) => free(result).hint(format!("if it is not there, plug in token {serial}")),
+        Problem::Twice => result.hint("pull out the one that is not yours, and find out whose it is"),
+        Problem::TooOld { .. } => result.hint("enrol a newer token for these keys"),
+        Problem::EmptySlot { .. } | Problem::OtherKey { .. } => {
+            result.hint("nothing was signed; look for the right token, or correct [token] in terminal.toml")
+        }
+        Problem::LastTry(which) => {
+            result.hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"))
+        }
+        Problem::Blocked(Secret::Pin) => result.hint_command(
+            "set a new PIN with the PUK, which lies with the papers of the token, using:",
+            &["key", "unblock", "--token", &serial.to_string()],
+        ),
+        Problem::Blocked(Secret::Puk) => {
+            result.hint("without PIN and PUK its keys are lost: take them out of the policy, and enrol another token")
+        }
+        Problem::NotTouched(_) => result.hint("touch it while it blinks, within 15 seconds"),
+        Problem::Signing { error: CardError::Removed, .. } => result.hint(format!("plug in token {serial} again")),
+        _ => result,
     }
 }
 
@@ -107,6 +154,7 @@ impl From<SignError> for CommandError {
                 | SignError::TooFewClaims { .. }
                 | SignError::ThresholdNotMet { .. }
                 | SignError::SameTerminal(_)
+                | SignError::SharedToken(_)
         );
         let result = Self::from_error(if refused { REJECTED } else { FAILED }, &error);
         match error {
@@ -115,6 +163,9 @@ impl From<SignError> for CommandError {
             }
             SignError::SoftwareKey(_) => {
                 result.hint("a policy that allows software keys says `insecure-software-keys = true`")
+            }
+            SignError::SharedToken(_) => {
+                result.hint("nothing was signed; each person needs a token with a PIN of its own")
             }
             SignError::NoToken(name) => result.hint(format!("add `{name}` to [token] in terminal.toml")),
             _ => result,
@@ -222,12 +273,72 @@ impl From<InitError> for CommandError {
     fn from(error: InitError) -> Self {
         let fault = matches!(error, InitError::Cut(CutError::SelfCheck(_) | CutError::StockVerifier(_)));
         let result = Self::from_error(if fault { INTERNAL } else { FAILED }, &error);
+        let again = "no home was made; when that is mended, run the same command again";
         match error {
             InitError::NoPolicy(_) => {
                 result.hint("no home was made; name the policy with --policy: examples/policy.toml is a whole one")
             }
+            InitError::Key(KeyError::Token(ref token))
+            | InitError::Sign(SignError::Key(KeyError::Token(ref token))) => with_token_hint(result, token).hint(again),
+            InitError::Key(KeyError::NoTokenService(_)) => no_token_service(result).hint(again),
+            InitError::Enrol(error) => {
+                let mut result = Self::from(error);
+                result.hints = vec![again.to_owned()];
+                result
+            }
+            InitError::NotEnrolled(_) => result
+                .hint_command(
+                    "no home was made; each person makes keys in a token by the command that is explained using:",
+                    &["key", "generate", "--help"],
+                )
+                .hint("for demonstrations and tests, say --software-keys"),
             InitError::Exists(_) => result.hint("nothing was changed; name another folder with --home"),
-            _ => result.hint("no home was made; when that is mended, run the same command again"),
+            _ => result.hint(again),
+        }
+    }
+}
+
+impl From<EnrolError> for CommandError {
+    fn from(error: EnrolError) -> Self {
+        let again = "what was made is kept; when that is mended, run the same command again";
+        let result = Self::from_error(FAILED, &error);
+        match &error {
+            EnrolError::Key(KeyError::Token(token)) => with_token_hint(result, token).hint(again),
+            EnrolError::Key(KeyError::NoTokenService(_)) => no_token_service(result).hint(again),
+            EnrolError::NoHolder(_) | EnrolError::NothingToMake(_) | EnrolError::NoPolicy(_) => {
+                let mut result = result;
+                result.code = USAGE;
+                result
+            }
+            EnrolError::WeakFirmware { .. } => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint(
+                    "no key was made; firmware cannot be renewed: use a newer token, or a policy that says \
+                     `insecure-weak-firmware = true`",
+                )
+            }
+            EnrolError::Taken { token, .. } | EnrolError::NoSlot(token) => {
+                let lines = [format!("ykman --device {} piv reset", token.serial)];
+                result.hint_lines(
+                    "no key was made. If nobody needs what is in this token, erase all its keys using:",
+                    &lines,
+                )
+            }
+            EnrolError::Makers(_) => result.hint(
+                "no key was made; the makers of tokens publish the certificates of their roots: get them, compare \
+                 them with those from another channel, and put them there as PEM files",
+            ),
+            EnrolError::Attestation { .. } => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("do not use this token: nobody can tell where such a key was made")
+            }
+            EnrolError::BlockedPuk(token) | EnrolError::UnknownManagement(token) => {
+                let lines = [format!("ykman --device {} piv reset", token.serial)];
+                result.hint_lines("no key was made. Take another token, or erase all keys of this one using:", &lines)
+            }
+            _ => result.hint(again),
         }
     }
 }

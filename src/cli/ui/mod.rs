@@ -71,7 +71,7 @@ impl Ui {
             bar: Mutex::new(None),
             unprinted: Mutex::new(None),
             #[cfg(feature = "terminal")]
-            secrets: secrets::Known::new(global.pin_fd),
+            secrets: secrets::Known::new(global.pin_fd, global.last_try),
         }
     }
 
@@ -241,6 +241,7 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Archive => "Archiving",
         Stage::Build => "Building",
         Stage::Stage => "Staging",
+        Stage::Enrol => "Making keys in",
         Stage::Sign => "Signing",
         Stage::Seal => "Sealing",
         Stage::Check => "Checking",
@@ -276,6 +277,14 @@ impl Progress for Ui {
                     self.to_stderr(&text::clean(&format!("+ {}", line.replace('\n', "\\n"))));
                 }
             }
+            Event::Touch { token, what, left } => {
+                let more = match left {
+                    0 => String::new(),
+                    left => format!(" ({left} more)"),
+                };
+                // Also when quiet: it waits for a person.
+                self.to_stderr(&text::wrap(&text::clean(&format!("Touch {token} to sign {what}{more}."))));
+            }
             Event::Warning(text) => self.warn(text),
         }
     }
@@ -307,6 +316,15 @@ impl Ui {
             Evidence::Checked { files } => {
                 self.done("Checked", &format!("{} as a new and as an old user", counted(*files, "file")));
             }
+            Evidence::Secured { token, firmware } => {
+                self.done("Secured", &format!("{token}, firmware {firmware}: PIN, PUK, management key"));
+            }
+            Evidence::Generated { key, slot, touch } => {
+                self.done("Generated", &format!("{key} in slot {slot}, touch {touch}"));
+            }
+            Evidence::Tested { key, milliseconds } => {
+                self.done("Tested", &format!("{key} signed in {}", duration(*milliseconds)));
+            }
             Evidence::Published { mirror, serial, files } => self.done(
                 "Published",
                 &format!("publication {serial} to mirror {mirror} ({})", counted(*files, "new file")),
@@ -320,6 +338,7 @@ pub fn counted(count: usize, what: &str) -> String {
     match (count, what) {
         (1, _) => format!("1 {what}"),
         (_, "person") => format!("{count} people"),
+        (_, "try") => format!("{count} tries"),
         _ => format!("{count} {what}s"),
     }
 }

@@ -89,7 +89,7 @@ impl<'a> Forger<'a> {
         let mut draft = Draft::parse("any", &release::manifest::json::to_vec(&changed).unwrap()).unwrap();
         let message = draft.canonical().unwrap();
         for (id, key) in keys {
-            draft.add_signature(id, &key.sign(ToSign::Message(&message)).unwrap());
+            draft.add_signature(id, &key.sign("forgery", ToSign::Message(&message)).unwrap());
         }
         draft.to_file().unwrap()
     }
@@ -103,7 +103,7 @@ impl<'a> Forger<'a> {
         let mut envelope = Envelope::new(statement.to_string().as_bytes());
         let (id, key) = self.key("alice-claim");
         let signed = envelope.signed_bytes().unwrap();
-        envelope.add_signature(&id, &key.sign(ToSign::Message(&signed)).unwrap());
+        envelope.add_signature(&id, &key.sign("forgery", ToSign::Message(&signed)).unwrap());
         envelope
     }
 

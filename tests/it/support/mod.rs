@@ -1,12 +1,15 @@
 //! A laboratory: a folder with a source repository, a home with software keys,
 //! a local mirror, and a user who trusts the first root.
 
+pub mod attestation;
 pub mod forge;
 pub mod outside;
+pub mod piv;
 pub mod random;
 pub mod room;
 pub mod server;
 pub mod terminal;
+pub mod tokens;
 
 use std::fmt::Write;
 use std::fs;
@@ -191,6 +194,13 @@ impl Lab {
         });
         let lab = Self { folder: tempfile::tempdir().unwrap(), through: Vec::new() };
         lab.copy_from(ready.path());
+        lab
+    }
+
+    /// A copy of a laboratory.
+    pub fn twin(&self) -> Self {
+        let lab = Self { folder: tempfile::tempdir().unwrap(), through: Vec::new() };
+        lab.copy_from(self.folder.path());
         lab
     }
 

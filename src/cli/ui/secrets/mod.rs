@@ -1,4 +1,4 @@
-//! Passphrases: from a file descriptor, or from the person at the terminal.
+//! Passphrases and PINs: from a file descriptor, or from the person at the terminal.
 //! Never an argument, never the environment; wiped after use.
 
 mod keyboard;
@@ -14,9 +14,13 @@ use zeroize::Zeroizing;
 
 use self::keyboard::Keyboard;
 use super::Ui;
+use super::counted;
 use super::text;
 use crate::key::KeyError;
 use crate::key::Secrets;
+use crate::key::piv::Pin;
+use crate::key::piv::Secret;
+use crate::key::piv::TokenName;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 
@@ -24,12 +28,16 @@ use crate::manifest::KeyName;
 const MAX_LENGTH: u64 = 64 << 10;
 /// Shorter passphrases are refused when keys are made.
 const MIN_PASSPHRASE: usize = 8;
+/// Why a script is not asked.
+const NO_LINE: &str = "the file descriptor of --pin-fd has no further line for it";
 /// How often a person may try to open one key.
 const TRIES: u32 = 2;
 
 /// Passphrases that are known in this run.
 pub(super) struct Known {
     fd: Option<u32>,
+    /// The token whose last try may be spent.
+    last_try: Option<u32>,
     state: Mutex<State>,
 }
 
@@ -44,8 +52,8 @@ struct State {
 }
 
 impl Known {
-    pub(super) fn new(fd: Option<u32>) -> Self {
-        Self { fd, state: Mutex::new(State::default()) }
+    pub(super) fn new(fd: Option<u32>, last_try: Option<u32>) -> Self {
+        Self { fd, last_try, state: Mutex::new(State::default()) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -63,22 +71,29 @@ impl Known {
     /// The passphrase of a key from the file descriptor, used up by this. `again`
     /// says that the last one was wrong.
     fn take(&self, key: &KeyName, again: bool) -> Result<Option<Zeroizing<String>>, KeyError> {
+        match self.line(key.as_str()) {
+            Ok(None) if again && self.fd.is_some() => Err(KeyError::WrongPassphrase(key.clone())),
+            Ok(None) if self.fd.is_some() => Err(no_passphrase(key, NO_LINE.to_owned())),
+            line => line.map_err(|reason| no_passphrase(key, reason)),
+        }
+    }
+
+    /// The secret of the first line with this name, used up by this.
+    fn line(&self, name: &str) -> Result<Option<Zeroizing<String>>, String> {
         let Some(fd) = self.fd else {
             return Ok(None);
         };
-        let missing = |reason: String| KeyError::NoPassphrase { name: key.clone(), reason };
         let mut state = self.state();
         if state.lines.is_none() {
-            state.lines =
-                Some(read_lines(fd).map_err(|error| missing(format!("cannot read file descriptor {fd}: {error}")))?);
+            state.lines = Some(read_lines(fd).map_err(|error| format!("cannot read file descriptor {fd}: {error}"))?);
         }
         let lines = state.lines.get_or_insert_default();
-        match lines.iter().position(|(name, _)| name == key.as_str()) {
-            Some(index) => Ok(Some(lines.remove(index).1)),
-            None if again => Err(KeyError::WrongPassphrase(key.clone())),
-            None => Err(missing(format!("file descriptor {fd} has no further line for it"))),
-        }
+        Ok(lines.iter().position(|(known, _)| known == name).map(|index| lines.remove(index).1))
     }
+}
+
+fn no_passphrase(key: &KeyName, reason: String) -> KeyError {
+    KeyError::NoPassphrase { name: key.clone(), reason }
 }
 
 fn read_lines(fd: u32) -> std::io::Result<Vec<(String, Zeroizing<String>)>> {
@@ -91,7 +106,7 @@ fn read_lines(fd: u32) -> std::io::Result<Vec<(String, Zeroizing<String>)>> {
     for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.is_empty()) {
         // The line itself is a secret, also where it is malformed.
         let Some((name, secret)) = line.split_once(' ').filter(|(name, _)| name.parse::<KeyName>().is_ok()) else {
-            return Err(std::io::Error::other(format!("line {number} is not KEYNAME PASSPHRASE")));
+            return Err(std::io::Error::other(format!("line {number} is neither SERIAL PIN nor KEYNAME PASSPHRASE")));
         };
         lines.push((name.to_owned(), Zeroizing::new(secret.to_owned())));
     }
@@ -112,7 +127,7 @@ impl Secrets for Ui {
             return Err(KeyError::WrongPassphrase(key.clone()));
         }
         let wrong = if tries > 0 { "That does not open it. " } else { "" };
-        let secret = self.read_secret(key, &format!("{wrong}Passphrase of software key {key}: "))?;
+        let secret = self.read_passphrase(key, &format!("{wrong}Passphrase of software key {key}: "))?;
         if let Some(holder) = holder {
             self.secrets.state().of_holder.insert(holder.clone(), secret.clone());
         }
@@ -128,12 +143,12 @@ impl Secrets for Ui {
         }
         let whose = holder.map_or_else(|| format!("key {key}"), |holder| format!("the software keys of {holder}"));
         loop {
-            let secret = self.read_secret(key, &format!("New passphrase for {whose}: "))?;
+            let secret = self.read_passphrase(key, &format!("New passphrase for {whose}: "))?;
             if secret.chars().count() < MIN_PASSPHRASE {
                 self.say(&format!("A passphrase has at least {MIN_PASSPHRASE} characters."));
                 continue;
             }
-            if *self.read_secret(key, "The same again: ")? != *secret {
+            if *self.read_passphrase(key, "The same again: ")? != *secret {
                 self.say("The two differ.");
                 continue;
             }
@@ -143,21 +158,73 @@ impl Secrets for Ui {
             return Ok(secret);
         }
     }
+
+    fn pin(&self, token: &TokenName, which: Secret, tries: u8) -> Result<Zeroizing<String>, KeyError> {
+        let left = counted(usize::from(tries), "try");
+        self.secret_of(token, &format!("{which} of {token} ({left} left): "))
+    }
+
+    fn new_pin(&self, token: &TokenName, which: Secret) -> Result<Zeroizing<String>, KeyError> {
+        loop {
+            let secret = self.secret_of(token, &format!("New {which} of {token}, 6 to 8 characters: "))?;
+            let reason = if Pin::new(&secret).is_none() {
+                format!("a {which} has 6 to 8 letters, digits or signs")
+            } else if *secret == *which.factory() {
+                format!("every token leaves its factory with that {which}")
+            } else if self.secrets.fd.is_some() || *self.secret_of(token, "The same again: ")? == *secret {
+                return Ok(secret);
+            } else {
+                "the two differ".to_owned()
+            };
+            if self.secrets.fd.is_some() {
+                return Err(KeyError::NoPin { token: token.clone(), reason });
+            }
+            self.say(&format!("Try again: {reason}."));
+        }
+    }
+
+    fn last_try(&self, token: &TokenName, which: Secret) -> bool {
+        if self.secrets.last_try == Some(token.serial) {
+            return true;
+        }
+        if self.secrets.fd.is_some() || !self.can_ask() {
+            return false;
+        }
+        self.warn(&format!("one try of the {which} of {token} is left; if that is wrong, the {which} is blocked"));
+        let typed = self.ask("To spend it, type the serial number of the token (empty line stops): ");
+        typed.is_ok_and(|typed| typed.trim() == token.serial.to_string())
+    }
 }
 
 impl Ui {
-    fn read_secret(&self, key: &KeyName, prompt: &str) -> Result<Zeroizing<String>, KeyError> {
-        let missing = |reason: String| KeyError::NoPassphrase { name: key.clone(), reason };
+    /// A secret of a token: its next line of the file descriptor, or asked for.
+    fn secret_of(&self, token: &TokenName, prompt: &str) -> Result<Zeroizing<String>, KeyError> {
+        let missing = |reason: String| KeyError::NoPin { token: token.clone(), reason };
+        if self.secrets.fd.is_some() {
+            let line = self.secrets.line(&token.serial.to_string()).map_err(missing)?;
+            return line.ok_or_else(|| missing(NO_LINE.to_owned()));
+        }
+        self.read_secret(prompt).map_err(missing)
+    }
+
+    fn read_passphrase(&self, key: &KeyName, prompt: &str) -> Result<Zeroizing<String>, KeyError> {
+        self.read_secret(prompt).map_err(|reason| no_passphrase(key, reason))
+    }
+
+    fn read_secret(&self, prompt: &str) -> Result<Zeroizing<String>, String> {
         self.clear_bar();
         if !self.can_ask() {
-            return Err(missing("there is no terminal to ask on; pass it with --pin-fd".to_owned()));
+            return Err("there is no terminal to ask on; pass it with --pin-fd".to_owned());
         }
         let read = || {
             let keyboard = Keyboard::open()?;
             let config = rpassword::ConfigBuilder::new().input_reader(keyboard).build();
             rpassword::prompt_password_with_config(text::clean(prompt), config)
         };
-        let secret = read().map_err(|error| missing(error.to_string()))?;
-        if secret.is_empty() { Err(missing("you gave none".to_owned())) } else { Ok(Zeroizing::new(secret)) }
+        match read().map(Zeroizing::new) {
+            Ok(secret) if secret.is_empty() => Err("you gave none".to_owned()),
+            Ok(secret) => Ok(secret),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }

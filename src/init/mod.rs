@@ -1,6 +1,8 @@
 //! The first publication: keys that the policy names and nobody has made yet,
 //! the root of trust, and the signed policy.
 
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,6 +16,11 @@ use serde_json::json;
 
 use crate::cut::CutError;
 use crate::cut::Sealer;
+use crate::enrol::ATTESTATION;
+use crate::enrol::ATTESTED;
+use crate::enrol::EnrolError;
+use crate::enrol::MAKERS;
+use crate::enrol::PLACE;
 use crate::home::Event;
 use crate::home::Home;
 use crate::home::HomeError;
@@ -23,9 +30,10 @@ use crate::key::Algorithm;
 use crate::key::KeyError;
 use crate::key::PublicKey;
 use crate::key::Secrets;
-use crate::key::Signer;
+use crate::key::Signer as _;
 use crate::key::SoftwareKey;
 use crate::key::ToSign;
+use crate::key::piv::enrolment::Enrolment;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
@@ -46,6 +54,7 @@ use crate::repository::layout;
 use crate::repository::seal;
 use crate::repository::seal::OnlineKey;
 use crate::sign;
+use crate::sign::Batch;
 use crate::sign::SignError;
 use crate::tuf;
 use crate::tuf::Draft;
@@ -66,6 +75,8 @@ pub struct Request<'a> {
     pub mirrors: &'a [(MirrorName, PathBuf)],
     /// Toolchains: folder and the name below `/opt`.
     pub toolchains: &'a [(PathBuf, String)],
+    /// Makes keys whose public halves do not exist, as files.
+    pub software_keys: bool,
 }
 
 /// What was made.
@@ -84,11 +95,20 @@ pub enum InitError {
     /// The folder is in use.
     #[error("{} exists and is not empty", .0.display())]
     Exists(PathBuf),
-    /// The policy does not allow what this version can make.
-    #[error("the policy does not set `insecure-software-keys = true`, and this terminal can make no other keys")]
+    /// The policy does not allow keys in files.
+    #[error("the policy does not set `insecure-software-keys = true`, so no key is made as a file")]
     NotAllowed,
-    /// Too few keys of a role are made here.
-    #[error("role {role} needs {need} signatures, and only {have} of its keys are made here")]
+    /// Nobody has made these keys.
+    #[error("nobody has made these keys of the policy yet: {}", names(.0))]
+    NotEnrolled(Vec<KeyName>),
+    /// A key could be anywhere.
+    #[error("key {0} has no attestation, and the policy does not set `insecure-software-keys = true`")]
+    NoAttestation(KeyName),
+    /// An attestation does not count.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    /// Too few keys of a role are here.
+    #[error("role {role} needs {need} signatures, and only {have} of its keys are here")]
     TooFewKeys {
         /// The role.
         role: &'static str,
@@ -133,11 +153,7 @@ pub enum InitError {
 ///
 /// # Errors
 /// The policy has a mistake, keys cannot be made, or the folder is in use.
-pub fn init(
-    request: &Request<'_>,
-    operator: &(impl Secrets + Progress),
-    now: &dyn Fn() -> Timestamp,
-) -> Result<Made, InitError> {
+pub fn init(request: &Request<'_>, operator: &impl Secrets, now: &dyn Fn() -> Timestamp) -> Result<Made, InitError> {
     let in_use = |folder: &Path| folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
     if in_use(request.home) {
         return Err(InitError::Exists(request.home.to_owned()));
@@ -161,12 +177,12 @@ pub fn init(
 fn build(
     request: &Request<'_>,
     folder: &Path,
-    operator: &(impl Secrets + Progress),
+    operator: &impl Secrets,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<Made, InitError> {
     let text = crate::home::read_text(request.policy)?.ok_or_else(|| InitError::NoPolicy(request.policy.to_owned()))?;
     let policy = Policy::parse(request.policy, text.clone()).map_err(HomeError::from)?;
-    if !policy.insecure_software_keys {
+    if request.software_keys && !policy.insecure_software_keys {
         return Err(InitError::NotAllowed);
     }
     private_folder(folder)?;
@@ -178,16 +194,30 @@ fn build(
     atomic::write(&folder.join("policy.toml"), text.as_bytes())?;
     // What can be wrong is found out before anybody is asked for a passphrase.
     let new = new_keys(&policy, folder);
-    check_keys(&policy, folder, &new)?;
-    let terminal = terminal_file(request, &new);
+    if !request.software_keys && !new.is_empty() {
+        return Err(InitError::NotEnrolled(new.into_iter().collect()));
+    }
+    let in_tokens = tokens::plugged_keys(&policy, folder)?;
+    check_keys(&policy, folder, &new, &in_tokens)?;
+    tokens::check_attestations(&policy, folder, &new, now())?;
+    let terminal = terminal_file(request, &new, &in_tokens);
     Terminal::parse(Path::new("terminal.toml"), terminal.clone()).map_err(HomeError::from)?;
     atomic::write(&folder.join("terminal.toml"), terminal.as_bytes())?;
     let made = make_keys(&policy, folder, &new, operator, now())?;
 
     let home = Home::open(folder)?;
     let mut journal = Journal::begin(&home.journal_file());
-    let root = sign_top_level(&home, &made, operator, &mut journal, now)?;
-    Ok(Made { root, keys: made.into_keys().collect() })
+    let keys = made.keys().cloned().collect();
+    let mut batch = Batch::open_keys(&home, &tokens::needed(&policy, &new, &in_tokens), operator)?;
+    for key in made.into_values() {
+        batch.add(key);
+    }
+    let root = sign_top_level(&home, &batch, operator, &mut journal, now)?;
+    Ok(Made { root, keys })
+}
+
+fn names(keys: &[KeyName]) -> String {
+    keys.iter().map(KeyName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 type Keys = BTreeMap<KeyName, SoftwareKey>;
@@ -198,14 +228,21 @@ fn private_folder(folder: &Path) -> Result<(), InitError> {
     Ok(make.map_err(|error| HomeError::io(folder, error))?)
 }
 
-/// Copies the files that the policy names and that exist.
+/// Copies the files that the policy names and that exist, and what stands beside
+/// the public halves of keys in tokens.
 fn copy_files(policy: &Policy, from: &Path, folder: &Path) -> Result<(), InitError> {
     let must_exist: BTreeSet<&str> = policy.tag_files().collect();
-    for name in policy.files() {
-        let (source, target) = (from.join(name), folder.join(name));
+    let beside = policy.public_files().flat_map(|(name, public)| {
+        let here = from.join(public).exists();
+        [PLACE, ATTESTATION].into_iter().filter(move |_| here).map(move |what| Policy::file_beside(public, &name, what))
+    });
+    let makers = fs::read_dir(from.join(MAKERS)).into_iter().flatten().flatten();
+    let makers = makers.map(|entry| format!("{MAKERS}/{}", entry.file_name().to_string_lossy()));
+    for name in policy.files().map(str::to_owned).chain(beside).chain(makers) {
+        let (source, target) = (from.join(&name), folder.join(&name));
         match atomic::read_if_there(&source)? {
             Some(bytes) => atomic::write(&target, &bytes)?,
-            None if must_exist.contains(name) => return Err(InitError::Missing(source)),
+            None if must_exist.contains(name.as_str()) => return Err(InitError::Missing(source)),
             None => {}
         }
     }
@@ -220,22 +257,27 @@ fn new_keys(policy: &Policy, folder: &Path) -> BTreeSet<KeyName> {
     keys.chain(of_openpgp.filter_map(|(holder, _)| Policy::openpgp_key(holder))).collect()
 }
 
-/// Keys that exist can be read, and those that are made suffice to sign.
-fn check_keys(policy: &Policy, folder: &Path, new: &BTreeSet<KeyName>) -> Result<(), InitError> {
+/// Keys that exist can be read, and those that are here suffice to sign.
+fn check_keys(
+    policy: &Policy,
+    folder: &Path,
+    new: &BTreeSet<KeyName>,
+    in_tokens: &BTreeMap<KeyName, Enrolment>,
+) -> Result<(), InitError> {
     for (_, entry) in policy.keys.iter().filter(|(name, _)| !new.contains(name)) {
         let path = folder.join(entry.public.get_ref());
         let pem = fs::read_to_string(&path).map_err(|error| HomeError::io(&path, error))?;
         let file = PathBuf::from(entry.public.get_ref());
         PublicKey::from_pem(&pem).map_err(|reason| HomeError::Damaged { path: file, reason })?;
     }
-    let made = |name: &str| new.iter().any(|key| key.as_str() == name);
+    let here = |name: &str| new.iter().chain(in_tokens.keys()).any(|key| key.as_str() == name);
     for (role, entry) in [("root", &policy.role.root), ("targets", &policy.role.targets)] {
-        let (need, have) = (*entry.threshold.get_ref(), entry.keys.iter().filter(|key| made(key.get_ref())).count());
+        let (need, have) = (*entry.threshold.get_ref(), entry.keys.iter().filter(|key| here(key.get_ref())).count());
         if have < need as usize {
             return Err(InitError::TooFewKeys { role, need, have });
         }
     }
-    if !made(policy.role.online.key.get_ref()) {
+    if !here(policy.role.online.key.get_ref()) {
         return Err(InitError::TooFewKeys { role: "online", need: 1, have: 0 });
     }
     Ok(())
@@ -294,14 +336,19 @@ fn toml_key(name: &str) -> String {
 }
 
 /// `terminal.toml` of a new home.
-fn terminal_file(request: &Request<'_>, keys: &BTreeSet<KeyName>) -> String {
+fn terminal_file(request: &Request<'_>, files: &BTreeSet<KeyName>, in_tokens: &BTreeMap<KeyName, Enrolment>) -> String {
     let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
-    let mut text = String::from(
-        "# What is true of this machine only.\nversion = 1\n\n\
-         # Software keys: for demonstrations and tests. Whoever copies the files and\n\
-         # learns the passphrases has the keys.\n[token]\n",
-    );
-    for name in keys {
+    let mut text = String::from("# What is true of this machine only.\nversion = 1\n\n[token]\n");
+    for (name, Enrolment { serial, slot, .. }) in in_tokens {
+        let _ = writeln!(text, "{} = {{ serial = {serial}, slot = \"{slot}\" }}", toml_key(name.as_str()));
+    }
+    if !files.is_empty() {
+        text.push_str(
+            "# Software keys: for demonstrations and tests. Whoever copies the files and\n\
+             # learns the passphrases has the keys.\n",
+        );
+    }
+    for name in files {
         let _ = writeln!(text, "{} = {{ file = \"{}\" }}", toml_key(name.as_str()), key_file(name));
     }
     text.push_str("\n# How builds are confined.\n[sandbox]\n");
@@ -327,7 +374,7 @@ fn terminal_file(request: &Request<'_>, keys: &BTreeSet<KeyName>) -> String {
 /// Root, targets, and the first publication.
 fn sign_top_level(
     home: &Home,
-    made: &Keys,
+    batch: &Batch<'_>,
     operator: &impl Progress,
     journal: &mut Journal,
     now: &dyn Fn() -> Timestamp,
@@ -335,14 +382,14 @@ fn sign_top_level(
     let at = seal::expiry(now(), jiff::SignedDuration::ZERO);
     let names = KeyIds::load(home)?;
     let root = root_draft(home, &names, at)?;
-    let root = sign_draft("root", root, &home.policy.role.root, &names, made, journal, at)?;
+    let root = sign_draft("root", root, &home.policy.role.root, &names, batch, journal, at)?;
     let (targets, mut files) = targets_draft(home, &names, at)?;
-    let targets = sign_draft("targets", targets, &home.policy.role.targets, &names, made, journal, at)?;
+    let targets = sign_draft("targets", targets, &home.policy.role.targets, &names, batch, journal, at)?;
     files.push((path(layout::metadata(1, "root"))?, root.clone()));
     files.push((path(layout::metadata(1, "targets"))?, targets.clone()));
 
     let online: KeyName = key_name(home.policy.role.online.key.get_ref())?;
-    let signer = made.get(&online).ok_or(InitError::TooFewKeys { role: "online", need: 1, have: 0 })?;
+    let signer = batch.signer(&online)?;
     let state = State::first(&home.repository(), root.clone(), targets);
     let sealer = Sealer { home, operator, now };
     let key = OnlineKey { keyid: names.id(&online)?, signer };
@@ -433,6 +480,12 @@ fn targets_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<(Draft, Nam
         Ok(())
     };
     list("policy/1/policy.toml", atomic::read(&home.folder().join("policy.toml"))?)?;
+    for (name, file) in policy.public_files() {
+        let attested = home.resolve(Policy::file_beside(file, &name, ATTESTED));
+        if let Some(bytes) = atomic::read_if_there(&attested)? {
+            list(&format!("keys/1/{name}.{ATTESTED}"), bytes)?;
+        }
+    }
     let mut public = Vec::new();
     for (holder, file) in &policy.openpgp.holders {
         let bytes = atomic::read(&home.resolve(file.get_ref()))?;
@@ -489,7 +542,7 @@ fn sign_draft(
     mut draft: Draft,
     role: &RoleEntry,
     ids: &KeyIds,
-    made: &Keys,
+    batch: &Batch<'_>,
     journal: &mut Journal,
     at: Timestamp,
 ) -> Result<Vec<u8>, InitError> {
@@ -497,11 +550,12 @@ fn sign_draft(
     let mut have = 0;
     for key in &role.keys {
         let key = key_name(key.get_ref())?;
-        let Some(signer) = made.get(&key).filter(|_| have < need as usize) else {
+        let Some(signer) = batch.signer(&key).ok().filter(|_| have < need as usize) else {
             continue;
         };
-        journal.ask(at, &key, &format!("{name} {}", draft.number()), draft.digest()?)?;
-        let signature = signer.sign(ToSign::Message(&draft.canonical()?))?;
+        let what = format!("{name} {}", draft.number());
+        journal.ask(at, &key, &what, draft.digest()?)?;
+        let signature = signer.sign(&what, ToSign::Message(&draft.canonical()?))?;
         draft.add_signature(ids.id(&key)?, &signature);
         have += 1;
     }

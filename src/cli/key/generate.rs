@@ -1,0 +1,55 @@
+//! `release key generate`: the keys of a person, in a token.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::cli::error::CommandError;
+use crate::cli::ui::Ui;
+use crate::cli::ui::counted;
+use crate::enrol;
+use crate::enrol::Request;
+use crate::manifest::Holder;
+
+/// Make the keys of a person in a token
+///
+/// First sees to it that PIN, PUK and management key of the token are not those
+/// from the factory. Then makes each key of the person that the policy names and
+/// nobody has made, on the token itself, and checks where it comes from. Public
+/// halves appear beside the policy.
+///
+/// If it was interrupted, run the same command again.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  Make the keys of alice:
+      release key generate --holder alice --token 15237801
+
+  Make the online key, which is nobody's:
+      release key generate --online --token 15237804")]
+pub struct Args {
+    /// The person, as the policy names them
+    #[arg(long, value_name = "NAME", required_unless_present = "online")]
+    holder: Option<Holder>,
+    /// Make the key of snapshot and timestamp
+    #[arg(long, conflicts_with = "holder")]
+    online: bool,
+    /// The serial number that is printed on the token
+    #[arg(long, value_name = "SERIAL")]
+    token: u32,
+    /// The policy
+    #[arg(long, value_name = "FILE", default_value = "policy.toml")]
+    policy: PathBuf,
+}
+
+/// Runs `release key generate`.
+pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
+    let request = Request { policy: &args.policy, holder: args.holder.as_ref(), serial: args.token };
+    let made = enrol::generate(&request, ui, Timestamp::now())?;
+    ui.say(&format!("Made {} in token {}.", counted(made.len(), "key"), args.token));
+    if ui.json {
+        ui.data(&json!({ "version": 1, "token": args.token, "keys": made }).to_string());
+    }
+    Ok(0)
+}

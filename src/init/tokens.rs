@@ -1,0 +1,110 @@
+//! Keys that people have made in tokens before the home is made.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::InitError;
+use crate::enrol;
+use crate::enrol::ATTESTATION;
+use crate::enrol::ATTESTED;
+use crate::enrol::EnrolError;
+use crate::enrol::PLACE;
+use crate::home::HomeError;
+use crate::home::atomic;
+use crate::key::PublicKey;
+use crate::key::attestation;
+use crate::key::piv;
+use crate::key::piv::Token;
+use crate::key::piv::enrolment;
+use crate::key::piv::enrolment::Enrolment;
+use crate::manifest::KeyName;
+use crate::openpgp::Certificate;
+use crate::policy::Policy;
+use crate::policy::Purpose;
+use crate::tuf::draft::DraftError;
+
+/// What stands beside the public half of a key about its place in a token.
+fn read_place(folder: &Path, public: &str, name: &KeyName) -> Result<Option<Enrolment>, InitError> {
+    let path = folder.join(Policy::file_beside(public, name, PLACE));
+    match atomic::read_json::<Enrolment>(&path, enrolment::VERSION)? {
+        Some(enrolment) if enrolment.key != *name => {
+            Err(HomeError::Damaged { path, reason: format!("it is not about {name}") }.into())
+        }
+        enrolment => Ok(enrolment),
+    }
+}
+
+/// Checks what the makers of tokens vouch for about each key, and writes it down
+/// for users. Without software keys, that is every key.
+pub(super) fn check_attestations(
+    policy: &Policy,
+    folder: &Path,
+    new: &BTreeSet<KeyName>,
+    now: Timestamp,
+) -> Result<(), InitError> {
+    let mut makers = None;
+    for (name, public) in policy.public_files().filter(|(name, _)| !new.contains(name)) {
+        let Some(place) = read_place(folder, public, &name)? else {
+            if policy.insecure_software_keys {
+                continue;
+            }
+            return Err(InitError::NoAttestation(name));
+        };
+        let path = folder.join(public);
+        let bytes = atomic::read(&path)?;
+        let key = match policy.purpose_of(&name) {
+            Some(Purpose::OpenPgp) => Certificate::one(&bytes)?.public_key(),
+            _ => PublicKey::from_pem(&String::from_utf8_lossy(&bytes)).ok(),
+        };
+        let key = key.ok_or_else(|| HomeError::Damaged { path, reason: "no token makes such a key".to_owned() })?;
+        let file = Policy::file_beside(public, &name, ATTESTATION);
+        let of_key = |error| EnrolError::Attestation { key: name.clone(), error };
+        let certificates = attestation::documents(&file, &atomic::read(&folder.join(&file))?).map_err(of_key)?;
+        let certificates = <[Vec<u8>; 2]>::try_from(certificates).map_err(|_| HomeError::Damaged {
+            path: folder.join(&file),
+            reason: "it does not hold two certificates".to_owned(),
+        })?;
+        let makers = match &makers {
+            Some(makers) => makers,
+            None => makers.insert(enrol::read_makers(folder)?),
+        };
+        let attested = enrol::check_attestation(policy, makers, &key, &place, &certificates, now)?;
+        let bytes = attested.to_json().map_err(DraftError::from)?;
+        atomic::write(&folder.join(Policy::file_beside(public, &name, ATTESTED)), &bytes)?;
+    }
+    Ok(())
+}
+
+/// The keys in tokens that are plugged in, with their enrolments.
+pub(super) fn plugged_keys(policy: &Policy, folder: &Path) -> Result<BTreeMap<KeyName, Enrolment>, InitError> {
+    let mut enrolled = BTreeMap::new();
+    for (name, public) in policy.public_files() {
+        if let Some(enrolment) = read_place(folder, public, &name)? {
+            enrolled.insert(name, enrolment);
+        }
+    }
+    if !enrolled.is_empty() {
+        let plugged: BTreeSet<u32> = piv::all()?.iter().map(Token::serial).collect();
+        enrolled.retain(|_, enrolment| plugged.contains(&enrolment.serial));
+    }
+    Ok(enrolled)
+}
+
+/// The keys in tokens that sign the first publication: no more than must, since
+/// each asks for a touch.
+pub(super) fn needed(
+    policy: &Policy,
+    new: &BTreeSet<KeyName>,
+    in_tokens: &BTreeMap<KeyName, Enrolment>,
+) -> Vec<KeyName> {
+    let role = &policy.role;
+    let of_roles = [&role.root, &role.targets].into_iter().flat_map(|entry| {
+        let here = entry.keys.iter().filter_map(|key| key.get_ref().parse().ok());
+        let here = here.filter(|key: &KeyName| new.contains(key) || in_tokens.contains_key(key));
+        here.take(*entry.threshold.get_ref() as usize)
+    });
+    of_roles.chain(role.online.key.get_ref().parse().ok()).filter(|key| in_tokens.contains_key(key)).collect()
+}
