@@ -1,8 +1,10 @@
 //! Keys that sign, behind one small trait. This folder is the only place that
 //! touches private keys.
 
+pub mod agent;
 pub mod attestation;
 pub mod software;
+pub mod ssh;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -22,6 +22,7 @@ use release::verify::Verdict;
 use release::verify::repository;
 use release::verify::strict;
 
+use crate::agent::Login;
 use crate::attestation::attested;
 use crate::support::Lab;
 use crate::support::attestation::Maker;
@@ -45,6 +46,7 @@ fn the_laboratory_gives_seeds_to_every_fuzz_target() {
     let maker = Maker::usual();
     let attested = attested(&maker).to_json().unwrap();
     let seeds: BTreeMap<&str, Vec<Vec<u8>>> = BTreeMap::from([
+        ("agent", vec![Login::new().seed()]),
         ("attestation", vec![maker.seed(Timestamp::now()), attested]),
         ("bundle", vec![bundle.clone()]),
         ("envelope", vec![claim.clone(), statement.clone()]),

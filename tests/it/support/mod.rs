@@ -6,6 +6,7 @@ pub mod forge;
 pub mod outside;
 pub mod random;
 pub mod server;
+pub mod sshd;
 pub mod terminal;
 
 use std::fmt::Write;
