@@ -35,6 +35,20 @@ pub fn keep_inherited_files() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 
+/// Keeps the memory of this process, with PINs and keys, out of core dumps and from
+/// other processes of the same user. Programs that it starts leave no core dump
+/// either: they are given secrets in pipes.
+pub fn keep_memory_private() {
+    use rustix::process::Resource;
+    use rustix::process::Rlimit;
+    // A process may always give up rights of its own; a kernel that cannot is no
+    // reason not to go on.
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // The limit does not bind a program to which the kernel pipes core dumps.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
 /// A program that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

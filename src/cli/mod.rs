@@ -144,7 +144,10 @@ enum Command {
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     #[cfg(feature = "terminal")]
-    crate::process::keep_inherited_files();
+    {
+        crate::process::keep_inherited_files();
+        crate::process::keep_memory_private();
+    }
     crate::tuf::install_crypto();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let parse = || {

@@ -1,9 +1,11 @@
 //! Keys that sign, behind one small trait. This folder is the only place that
 //! touches private keys.
 
+pub mod agent;
 pub mod attestation;
 pub mod piv;
 pub mod software;
+pub mod ssh;
 
 use std::fmt;
 use std::path::PathBuf;

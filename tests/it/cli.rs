@@ -1,7 +1,17 @@
 //! Words and wiring: pages of commands with what they print.
 
+use std::fs;
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Child;
+use std::process::Stdio;
+
 use crate::support::Lab;
 use crate::support::RELEASE;
+use crate::support::program;
 
 #[test]
 fn pages() {
@@ -82,4 +92,39 @@ fn mistakes_in_configuration_have_a_place_and_a_nearest_word() {
     let init = ["init", "--home", "new", "--policy", "none.toml", "--software-keys"];
     lab.runs(&init).exits(1).says("there is no policy file none.toml").says("--policy");
     lab.runs(&["status", "--home", "nowhere"]).exits(1).says("is not a home").says("release init");
+}
+
+#[test]
+fn its_memory_is_nobody_elses() {
+    // Where a user that is not root can run it. It waits for an answer that does not
+    // come.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (copy, root) = (folder.path().join("release"), folder.path().join("root.json"));
+    fs::copy(RELEASE, &copy).unwrap();
+    fs::write(&root, Lab::new().read("trust/root.json")).unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let started = |program_to_run: &Path, arguments: &[&str]| {
+        let mut command = program("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program_to_run).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let owner = |child: &Child| fs::metadata(format!("/proc/{}/mem", child.id())).unwrap().uid();
+    let mut other = started(Path::new("sh"), &["-c", "echo; exec sleep 600"]);
+    other.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let mut release = started(&copy, &["verify", "--root", root.to_str().unwrap(), &url]);
+    let asked = server.accept().unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", release.id())).unwrap();
+    let core: Vec<&str> =
+        limits.lines().find(|line| line.starts_with("Max core")).unwrap().split_whitespace().collect();
+    let owners = (owner(&other), owner(&release));
+    for child in [&mut other, &mut release] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    drop(asked);
+    assert_eq!(core[4..6], ["0", "0"], "{limits}");
+    // The kernel gives what belongs to a process that leaves no core dump to root.
+    assert_eq!(owners, (65534, 0));
 }

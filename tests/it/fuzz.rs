@@ -34,6 +34,7 @@ use release::verify::strict;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::agent::Login;
 use crate::attestation::attested;
 use crate::support::Lab;
 use crate::support::attestation::Maker;
@@ -202,6 +203,7 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
             .map(<[u8]>::to_vec);
     let maker = Maker::usual();
     BTreeMap::from([
+        ("agent", vec![Login::new().seed()]),
         ("attestation", vec![maker.seed(Timestamp::now()), attested(&maker).to_json().unwrap()]),
         ("bundle", vec![small_bundle()]),
         ("envelope", vec![claim, statement.clone(), br#"["","",[["a","b"]]]"#.to_vec()]),

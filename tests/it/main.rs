@@ -4,18 +4,21 @@
 //! nginx, gpg, sqv and python-tuf. `scripts/test` installs what is missing.
 //! Everything is real: the program itself, git, ssh-keygen, bubblewrap, nginx,
 //! gpg, sqv, python-tuf and pcscd. `scripts/test` installs what is missing.
+//! Everything is real: the program itself, git, ssh and sshd, openssl, bubblewrap,
+//! nginx, gpg, sqv and python-tuf. `scripts/test` installs what is missing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
 mod support;
 
+mod agent;
 mod attestation;
 mod build;
 mod cli;
 mod cut;
 mod docs;
-mod faults;
 mod emulator;
+mod faults;
 mod forged;
 mod fuzz;
 mod home;
@@ -35,8 +38,8 @@ mod served;
 mod source;
 mod source_bundle;
 mod thief;
-mod trees;
 mod tokens;
+mod trees;
 mod verify;
 mod web;
 mod words;

@@ -8,6 +8,7 @@ pub mod piv;
 pub mod random;
 pub mod room;
 pub mod server;
+pub mod sshd;
 pub mod terminal;
 pub mod tokens;
 
