@@ -13,6 +13,8 @@ mod download;
 mod import;
 #[cfg(feature = "terminal")]
 mod init;
+#[cfg(feature = "terminal")]
+mod mirror;
 mod pinned;
 #[cfg(feature = "terminal")]
 mod policy;
@@ -120,6 +122,9 @@ enum Command {
     Abandon(abandon::Args),
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
+    Mirror(mirror::Command),
+    #[cfg(feature = "terminal")]
+    #[command(subcommand)]
     Policy(policy::Command),
     Verify(verify::Args),
     Download(download::Args),
@@ -183,6 +188,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Import(args) => import::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Abandon(args) => abandon::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Mirror(command) => mirror::run(&command, home, ui),
         #[cfg(feature = "terminal")]
         Command::Policy(command) => policy::run(&command, home, ui),
         Command::Verify(args) => verify::run(&args, ui),

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::location::SourceHost;
+use super::mirror;
+use super::mirror::MirrorEntry;
+use super::mirror::Publish;
 use super::sandbox::Sandbox;
 use super::text::ConfigError;
 use super::text::Span;
@@ -33,8 +36,13 @@ pub struct Terminal {
     /// How hosts are reached that have source.
     #[serde(rename = "source", default)]
     pub sources: Vec<SourceHost>,
-    /// Where publications go.
+    /// How publications are spread.
+    #[serde(default)]
+    pub publish: Publish,
     #[serde(rename = "mirror", default)]
+    raw_mirrors: BTreeMap<MirrorName, Span<mirror::Raw>>,
+    /// Where publications go.
+    #[serde(skip)]
     pub mirrors: BTreeMap<MirrorName, MirrorEntry>,
 }
 
@@ -46,14 +54,6 @@ pub struct TokenEntry {
     pub file: PathBuf,
 }
 
-/// A mirror: a local folder.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MirrorEntry {
-    /// The folder, relative to `terminal.toml`.
-    pub path: PathBuf,
-}
-
 impl Terminal {
     /// Parses and checks the file at `path`.
     ///
@@ -61,7 +61,7 @@ impl Terminal {
     /// The first mistake, with its place.
     pub fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
         let text = Text::new(path, text);
-        let terminal: Self = text.parse()?;
+        let mut terminal: Self = text.parse()?;
         text.check_version(&terminal.version, VERSION)?;
         terminal.sandbox.check(&text)?;
         let mut hosts = BTreeSet::new();
@@ -70,6 +70,8 @@ impl Terminal {
                 return Err(text.error(&source.host, format!("`{}` stands here twice", source.host.get_ref())));
             }
         }
+        let raw = std::mem::take(&mut terminal.raw_mirrors);
+        terminal.mirrors = mirror::check(&text, raw, &terminal.publish)?;
         Ok(terminal)
     }
 }

@@ -20,6 +20,7 @@ mod invariants;
 mod limits;
 mod lost;
 mod media;
+mod mirror;
 mod outside;
 mod own;
 mod properties;
