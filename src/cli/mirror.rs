@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde_json::json;
 
+use super::cut::report_mirrors;
 use super::error::CommandError;
 use super::ui::Ui;
 use super::ui::size;
@@ -18,6 +20,8 @@ use crate::policy::SftpEntry;
 use crate::policy::Terminal;
 use crate::publish;
 use crate::publish::Account;
+use crate::repository::Pending;
+use crate::repository::State;
 use crate::repository::layout;
 
 /// The mirrors of this terminal
@@ -42,6 +46,15 @@ Examples:
     /// Logs in to both accounts, looks for the folders that a push needs, and
     /// writes where no reader sees it.
     Check {
+        /// The mirror, as terminal.toml names it
+        name: MirrorName,
+    },
+    /// Bring a mirror up to date, and look at every file that it should have
+    ///
+    /// `release publish` looks only at what is new. This puts back what a mirror has
+    /// lost, and replaces what does not belong there. Needs no key but the deploy
+    /// keys, and no quorum.
+    CatchUp {
         /// The mirror, as terminal.toml names it
         name: MirrorName,
     },
@@ -77,6 +90,7 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     match command {
         Command::Add(args) => add(home, args, ui)?,
         Command::List => list(&home, ui),
+        Command::CatchUp { name } => catch_up(&home, name, ui)?,
         Command::Check { name } => check(&home, name, ui)?,
         Command::Layout { name } => print_layout(&home, name, ui)?,
     }
@@ -156,9 +170,25 @@ fn server<'h>(home: &'h Home, name: &MirrorName) -> Result<&'h SftpEntry, Comman
             "mirror `{name}` is the local folder {}; there is nothing to set up",
             home.resolve(path).display()
         ))),
-        None => Err(CommandError::usage(format!("terminal.toml has no mirror `{name}`"))
-            .hint_command("see which there are using:", &["mirror", "list"])),
+        None => Err(unknown(name)),
     }
+}
+
+fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+    let _lock = home.lock("release mirror catch-up")?;
+    if !home.terminal.mirrors.contains_key(name) {
+        return Err(unknown(name));
+    }
+    Pending::finish_interrupted(home)?;
+    let state = State::load(&home.repository())?;
+    let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), ui)?;
+    let again = ["mirror", "catch-up", name.as_str()];
+    report_mirrors(&outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
+}
+
+fn unknown(name: &MirrorName) -> CommandError {
+    CommandError::usage(format!("terminal.toml has no mirror `{name}`"))
+        .hint_command("see which there are using:", &["mirror", "list"])
 }
 
 fn check(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {

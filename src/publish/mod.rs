@@ -251,55 +251,111 @@ pub fn serials(home: &Home) -> Result<Vec<u64>, HomeError> {
 /// # Errors
 /// Only what concerns the home; failures of mirrors are in their outcomes.
 pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
-    let ours = Ours::load(home, root)?;
-    let targets = targets(home, progress)?;
-    crate::home::step("publish.begun");
-    let first = on_each(&targets, &targets, |target, _| {
-        let work = work(home, ours.held_by(target)?, ours.newest)?;
+    let quorum = home.terminal.publish.quorum(home.terminal.mirrors.len());
+    let push = Push { home, ours: Ours::load(home, root)?, now, progress, quorum, everything: false };
+    push.run(targets(home, progress)?)
+}
+
+/// Brings one mirror up to date, whatever the others hold, and looks at every
+/// file that it should have.
+///
+/// # Errors
+/// As [`push`].
+pub fn catch_up(
+    home: &Home,
+    mirror: &MirrorName,
+    root: &[u8],
+    now: Timestamp,
+    progress: &dyn Progress,
+) -> Result<Vec<Outcome>, HomeError> {
+    let push = Push { home, ours: Ours::load(home, root)?, now, progress, quorum: 1, everything: true };
+    push.run(targets(home, progress)?.into_iter().filter(|target| target.name == mirror).collect())
+}
+
+/// A push to several mirrors.
+struct Push<'p> {
+    home: &'p Home,
+    ours: Ours<'p>,
+    now: Timestamp,
+    progress: &'p dyn Progress,
+    /// How many mirrors must hold all content before any shows it.
+    quorum: usize,
+    /// Nothing that mirrors should have is taken for granted.
+    everything: bool,
+}
+
+/// What phase one found.
+struct Ready {
+    work: Work,
+    /// The names that were new.
+    count: usize,
+    /// Readers see the newest state already.
+    is_shown: bool,
+}
+
+impl Push<'_> {
+    fn run(&self, targets: Vec<Target<'_>>) -> Result<Vec<Outcome>, HomeError> {
+        crate::home::step("publish.begun");
+        let first = on_each(&targets, &targets, |target, _| self.phase_one(target));
+        let passed: Vec<bool> = first.iter().map(Result::is_ok).collect();
+        let ready = passed.iter().filter(|passed| **passed).count();
+        let second = on_each(&targets, first, |target, first: Result<Ready, PublishError>| {
+            let first = first?;
+            if ready < self.quorum && !first.is_shown {
+                return Err(PublishError::NoQuorum { ready, needed: self.quorum, of: targets.len() });
+            }
+            self.phase_two(target, &first)
+        });
+        let mut outcomes = Vec::new();
+        for ((target, passed), result) in targets.into_iter().zip(passed).zip(second) {
+            self.record(&target, passed, &result)?;
+            outcomes.push(Outcome { mirror: target.name.clone(), result });
+        }
+        Ok(outcomes)
+    }
+
+    fn phase_one(&self, target: &Target<'_>) -> Result<Ready, PublishError> {
+        let held = self.ours.held_by(target)?;
+        let work = work(self.home, if self.everything { 0 } else { held }, self.ours.newest)?;
         let total = work.new.content.iter().map(|entry| entry.length).sum();
         let mirror = target.name.as_str();
-        progress.event(Event::Push { mirror, total });
-        let advanced = |bytes| progress.event(Event::Pushed { mirror, bytes });
+        self.progress.event(Event::Push { mirror, total });
+        let advanced = |bytes| self.progress.event(Event::Pushed { mirror, bytes });
         let count = target.mirror.push_content(&work, &advanced)?;
-        Ok((work, count))
-    });
-    let passed: Vec<bool> = first.iter().map(Result::is_ok).collect();
-    let ready = passed.iter().filter(|passed| **passed).count();
-    let needed = home.terminal.publish.quorum(targets.len());
-    let second = on_each(&targets, first, |target, first: Result<(Work, usize), PublishError>| {
-        let (work, count) = first?;
-        if ready < needed {
-            return Err(PublishError::NoQuorum { ready, needed, of: targets.len() });
-        }
+        Ok(Ready { work, count, is_shown: held == self.ours.newest })
+    }
+
+    fn phase_two(&self, target: &Target<'_>, first: &Ready) -> Result<usize, PublishError> {
         // Somebody may have published while content was on its way.
-        ours.held_by(target)?;
-        if let Some(junk) = tuf::served::junk_root(target.files.as_ref(), root)? {
+        self.ours.held_by(target)?;
+        if let Some(junk) = tuf::served::junk_root(target.files.as_ref(), self.ours.root)? {
             target.mirror.set_aside(&junk)?;
         }
-        Ok(count + target.mirror.push_pointers(&work)?)
-    });
-    let mut outcomes = Vec::new();
-    for ((Target { name, mut state, .. }, passed), result) in targets.into_iter().zip(passed).zip(second) {
-        match &result {
-            Ok(files) => {
-                state = MirrorState { version: VERSION, serial: ours.newest, at: Some(now), error: None };
-                state.save(home, name)?;
-                crate::home::step("publish.recorded");
-                let evidence = Evidence::Published { mirror: name.as_str(), serial: ours.newest, files: *files };
-                progress.event(Event::Done { stage: Stage::Publish, evidence });
-            }
+        Ok(first.count + target.mirror.push_pointers(&first.work)?)
+    }
+
+    fn record(&self, target: &Target<'_>, passed: bool, result: &Result<usize, PublishError>) -> Result<(), HomeError> {
+        let serial = self.ours.newest;
+        let state = match result {
+            Ok(_) => MirrorState { version: VERSION, serial, at: Some(self.now), error: None },
             Err(error) => {
-                // Some pointers may be there already.
+                let mut state = target.state.clone();
+                // After phase one some pointers may be there, and some not.
                 if passed {
-                    state.serial = state.serial.min(ours.newest.saturating_sub(1));
+                    state.serial = state.serial.min(serial.saturating_sub(1));
                 }
                 state.error = Some(error.to_string());
-                state.save(home, name)?;
+                state
             }
+        };
+        state.save(self.home, target.name)?;
+        if let Ok(files) = result {
+            crate::home::step("publish.recorded");
+            let evidence = Evidence::Published { mirror: target.name.as_str(), serial, files: *files };
+            self.progress.event(Event::Done { stage: Stage::Publish, evidence });
         }
-        outcomes.push(Outcome { mirror: name.clone(), result });
+        Ok(())
     }
-    Ok(outcomes)
 }
 
 /// What a mirror holds now, as it serves it.
