@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::cut::report_mirrors;
+use super::error;
 use super::error::CommandError;
 use super::ui::Ui;
+use super::ui::counted;
 use super::ui::size;
 use crate::home;
 use crate::home::Home;
@@ -46,6 +48,16 @@ Examples:
     /// Logs in to both accounts, looks for the folders that a push needs, and
     /// writes where no reader sees it.
     Check {
+        /// The mirror, as terminal.toml names it
+        name: MirrorName,
+    },
+    /// Compare all that a mirror has with what was published
+    ///
+    /// Reads every file as readers get it, and lists what is on the mirror's disk.
+    /// Prints a line for each thing that is not as it was published; exit 3 if there
+    /// is any. A mirror whose administrator is not honest can lie about its disk, and
+    /// give others other bytes: let somebody verify it from elsewhere, too.
+    Audit {
         /// The mirror, as terminal.toml names it
         name: MirrorName,
     },
@@ -90,6 +102,7 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     match command {
         Command::Add(args) => add(home, args, ui)?,
         Command::List => list(&home, ui),
+        Command::Audit { name } => audit(&home, name, ui)?,
         Command::CatchUp { name } => catch_up(&home, name, ui)?,
         Command::Check { name } => check(&home, name, ui)?,
         Command::Layout { name } => print_layout(&home, name, ui)?,
@@ -184,6 +197,34 @@ fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError>
     let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), ui)?;
     let again = ["mirror", "catch-up", name.as_str()];
     report_mirrors(&outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
+}
+
+fn audit(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+    let state = State::load(&home.repository())?;
+    let audit = publish::audit(home, name, state.newest_root()?, ui)?.ok_or_else(|| unknown(name))?;
+    let facts = json!({
+        "version": 1, "mirror": name, "serial": audit.serial, "files": audit.files,
+        "findings": audit.findings.iter().map(|finding| json!({
+            "kind": finding.kind(), "path": finding.path(), "finding": finding.to_string(),
+        })).collect::<Vec<_>>(),
+    });
+    if audit.findings.is_empty() {
+        let all = counted(audit.files, "file");
+        let text = format!("  {name}  publication {}, {all} as published, and nothing else", audit.serial);
+        ui.data(&if ui.json { facts.to_string() } else { text });
+        return Ok(());
+    }
+    if !ui.json {
+        for finding in &audit.findings {
+            ui.data(&format!("  {:<10}  {finding}", finding.kind()));
+        }
+    }
+    let count = counted(audit.findings.len(), "finding");
+    let name = name.to_string();
+    Err(CommandError::new(error::REJECTED, format!("mirror `{name}` is not as it was published: {count}"))
+        .facts(facts)
+        .hint("find out who did it, and when: the log of its SSH server names the key of each login")
+        .hint_command("put back what is missing, and replace pointers, using:", &["mirror", "catch-up", &name]))
 }
 
 fn unknown(name: &MirrorName) -> CommandError {

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::Listed;
 use super::PublishError;
 use super::TIMESTAMP;
 use super::Work;
@@ -15,6 +16,7 @@ use crate::home::atomic;
 use crate::manifest::Entry;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
+use crate::transport::Folder;
 
 /// Where files are made before they get their names. Web servers should not
 /// serve names that begin with a dot; nothing depends on it.
@@ -81,6 +83,18 @@ impl super::Mirror for Mirror {
     fn set_aside(&self, path: &RepoPath) -> Result<(), PublishError> {
         let path = self.folder.join(path.as_str());
         fs::remove_file(&path).map_err(|error| PublishError::io(&path, error))
+    }
+
+    fn list(&self, max: usize) -> Result<Vec<Listed>, PublishError> {
+        let mut listed = Vec::new();
+        for path in Folder::new(&self.folder).list(max)? {
+            if !path.starts_with(INCOMING) {
+                let file = self.folder.join(&path);
+                let metadata = file.symlink_metadata().map_err(|error| PublishError::io(&file, error))?;
+                listed.push(Listed { path, mode: metadata.permissions().mode() });
+            }
+        }
+        Ok(listed)
     }
 }
 

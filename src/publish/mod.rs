@@ -5,11 +5,13 @@
 //! pointers, `timestamp.json` last. A mirror that was down keeps its old, whole state and is caught up.
 //! Publishing is a pure function of publications: nothing is decided here.
 
+mod audit;
 mod error;
 mod folder;
 mod sftp;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use crate::manifest::Entry;
 use crate::manifest::MirrorName;
 use crate::manifest::Publication;
 use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
 use crate::manifest::publication;
 use crate::policy::MirrorEntry;
 use crate::progress::Event;
@@ -34,9 +37,15 @@ use crate::progress::Silent;
 use crate::progress::Stage;
 use crate::transport::Files;
 use crate::transport::Folder;
+use crate::transport::TransportError;
 use crate::transport::Url;
 use crate::tuf;
 
+use audit::Listed;
+
+pub use audit::Audit;
+pub use audit::Finding;
+pub use audit::audit;
 pub use error::OldHome;
 pub use error::PublishError;
 pub use sftp::Account;
@@ -109,6 +118,13 @@ trait Mirror: Send + Sync {
     /// # Errors
     /// It is still there.
     fn set_aside(&self, path: &RepoPath) -> Result<(), PublishError>;
+
+    /// All that is there and is no folder, below what readers see; what is being
+    /// pushed is left out.
+    ///
+    /// # Errors
+    /// It cannot be listed, or is more than `max`.
+    fn list(&self, max: usize) -> Result<Vec<Listed>, PublishError>;
 }
 
 /// What a mirror should hold.
@@ -153,6 +169,19 @@ pub fn files(home: &Home, entry: &MirrorEntry) -> Arc<dyn Files> {
         MirrorEntry::Folder(path) => Arc::new(Folder::new(home.resolve(path))),
         MirrorEntry::Sftp(entry) => Arc::new(Url::pinned(&entry.url, &entry.addresses)),
     }
+}
+
+/// The digest of what readers get under a name, where `length` bytes are
+/// expected; `None` if there is nothing.
+fn served(files: &dyn Files, name: &str, length: u64) -> Result<Option<Sha256>, TransportError> {
+    let Some(opened) = files.open(name)? else {
+        return Ok(None);
+    };
+    // One byte more shows that it is longer.
+    let content = opened.content.take(length.saturating_add(1));
+    let place = || format!("{}/{name}", files.place());
+    let digest = Sha256::of_reader(content, &mut |_| {});
+    digest.map(|(found, _)| Some(found)).map_err(|source| TransportError::Read { place: place(), source })
 }
 
 /// Does a job for all mirrors at once.

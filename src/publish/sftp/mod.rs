@@ -26,6 +26,7 @@ pub use self::enroll::make_deploy_keys;
 use self::session::IN_FLIGHT;
 use self::session::Session;
 use self::session::StageAgain;
+use super::Listed;
 use super::PublishError;
 use super::TIMESTAMP;
 use super::Work;
@@ -117,15 +118,7 @@ impl<'h> Mirror<'h> {
 
     /// What readers get under a name; `None` if there is nothing.
     fn served(&self, name: &RepoPath, length: u64) -> Result<Option<Sha256>, PublishError> {
-        let Some(opened) = self.files.open(name.as_str())? else {
-            return Ok(None);
-        };
-        // One byte more shows that it is longer.
-        let content = std::io::Read::take(opened.content, length.saturating_add(1));
-        let (found, _) = Sha256::of_reader(content, &mut |_| {}).map_err(|source| {
-            PublishError::Unreadable(crate::transport::TransportError::Read { place: self.place(name), source })
-        })?;
-        Ok(Some(found))
+        Ok(super::served(self.files.as_ref(), name.as_str(), length)?)
     }
 
     fn place(&self, name: &RepoPath) -> String {
@@ -232,6 +225,12 @@ impl super::Mirror for Mirror<'_> {
             let folder = staging(session).await?;
             session.replace(&published(path), &format!("{folder}/junk")).await
         })
+    }
+
+    fn list(&self, max: usize) -> Result<Vec<Listed>, PublishError> {
+        let mut listed = self.with(Account::Pool, async |session| session.list("/pub", max).await)?;
+        listed.extend(self.with(Account::Pointer, async |session| session.list("/pub", max).await)?);
+        Ok(listed)
     }
 }
 

@@ -35,6 +35,7 @@ use crate::manifest::Sha256;
 use crate::policy::SftpEntry;
 use crate::process::Conversation;
 use crate::progress::Progress;
+use crate::publish::Listed;
 use crate::publish::PublishError;
 
 /// How many requests are on their way at once.
@@ -255,6 +256,49 @@ impl Session {
             Err(error) if code(&error) == Some(StatusCode::NoSuchFile) => Ok(None),
             Err(error) => Err(self.refused("look at", path, &error)),
         }
+    }
+
+    /// All that is below a folder and is no folder itself.
+    ///
+    /// # Errors
+    /// The server refuses, names what cannot be, or has more than `max`.
+    pub(super) async fn list(&self, root: &str, max: usize) -> Result<Vec<Listed>, PublishError> {
+        let mut listed = Vec::new();
+        let mut seen = 0;
+        let mut pending = vec![String::new()];
+        while let Some(below) = pending.pop() {
+            let folder = format!("{root}/{below}");
+            let opened = self.answer(0, self.sftp.opendir(folder.as_str())).await?;
+            let handle = opened.map_err(|error| self.refused("list", &folder, &error))?.handle;
+            loop {
+                let files = match self.answer(0, self.sftp.readdir(handle.as_str())).await? {
+                    Ok(names) if !names.files.is_empty() => names.files,
+                    Err(error) if code(&error) != Some(StatusCode::Eof) => {
+                        return Err(self.refused("list", &folder, &error));
+                    }
+                    _ => break,
+                };
+                for file in files {
+                    if file.filename == "." || file.filename == ".." {
+                        continue;
+                    }
+                    seen += 1;
+                    if seen > max || file.filename.contains('/') || below.len() > 4096 {
+                        return Err(self.protocol(&format!("what it lists in {folder} cannot be")));
+                    }
+                    let path = format!("{below}{}", file.filename);
+                    let found = Found { mode: file.attrs.permissions.unwrap_or(0) };
+                    if found.is_folder() {
+                        pending.push(format!("{path}/"));
+                    } else {
+                        listed.push(Listed { path, mode: found.mode });
+                    }
+                }
+            }
+            let closed = self.answer(0, self.sftp.close(handle)).await?;
+            closed.map_err(|error| self.refused("list", &folder, &error))?;
+        }
+        Ok(listed)
     }
 
     /// Makes a folder where there is none.
