@@ -416,6 +416,12 @@ fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
         &["the SSH connection to 127.0.0.1", "ended"],
         "kill $(cat /run/killer)",
     );
+    // It takes connections and says nothing.
+    fails(
+        "pkill -STOP -f [r]elease-mirror/sshd_config",
+        &["the SSH connection to 127.0.0.1", "timed out"],
+        "pkill -CONT -f [r]elease-mirror/sshd_config",
+    );
     // Full before it begins, and full on the way: few inodes are left.
     for (limit, text) in [
         ("size=200k", "and 3"),
@@ -452,6 +458,47 @@ fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
     );
     lab.runs(&["publish"]).exits(0);
     lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.2");
+}
+
+#[test]
+fn a_server_that_answers_junk_is_refused() {
+    let (lab, mirror) = with_mirror();
+    tag(&lab, "1.2");
+    // Somebody has taken the machine over, and its host key.
+    mirror.as_root("pkill -f [r]elease-mirror/sshd_config").exits(0);
+    mirror
+        .as_root(
+            "usermod -s /bin/sh rel-pool; \
+        sed -i '/^Match/,$d; /^ForceCommand/d; s:^PidFile.*:PidFile none:' /etc/ssh/release-mirror/sshd_config; \
+        echo 'ForceCommand /bin/sh /srv/evil' >>/etc/ssh/release-mirror/sshd_config; echo exit >/srv/evil; \
+        /usr/sbin/sshd -f /etc/ssh/release-mirror/sshd_config -o ListenAddress=127.0.0.1 -E /srv/evil.log",
+        )
+        .exits(0);
+    let extension = |name: &str, version: &str| {
+        let number = |text: &str| format!("\\000\\000\\000\\{:03o}{text}", text.len());
+        number(name) + &number(version)
+    };
+    let names = ["limits@openssh.com", "statvfs@openssh.com", "fsync@openssh.com", "hardlink@openssh.com"];
+    let known: String =
+        names.iter().map(|name| extension(name, if name.starts_with("statvfs") { "2" } else { "1" })).collect();
+    let length: usize = 5 + names.iter().map(|name| name.len() + 9).sum::<usize>();
+    let version =
+        |length: usize, more: &str| format!("printf '\\000\\000\\000\\{length:03o}\\002\\000\\000\\000\\003{more}'");
+    let status = "printf '\\000\\000\\000\\021\\145\\000\\000\\000\\001\\000\\000\\000\\143\\000\\000\\000\\000\\000\\000\\000\\000'";
+    for (evil, says) in [
+        ("exit 0".to_owned(), "ended"),
+        ("cat /dev/zero".to_owned(), "ended"),
+        ("yes".to_owned(), "ended"),
+        ("echo This account is not available".to_owned(), "ended"),
+        (version(5, "") + "; cat >/dev/null", "it has no limits@openssh.com version 1"),
+        (version(length, &known) + "; cat /dev/zero", "ended"),
+        // A status that does not exist.
+        (version(length, &known) + "; " + status + "; cat >/dev/null", "ended"),
+    ] {
+        mirror.as_root(&format!("cat >/srv/evil <<'EOF'\n{evil}\nEOF")).exits(0);
+        let said = lab.cut("1.2").exits(4).says("published   here").says("not pushed  eu1");
+        assert!(said.has("127.0.0.1") && said.has(says), "{evil}: {said:?}");
+    }
 }
 
 #[test]
