@@ -767,6 +767,18 @@ fn sshd_allows_what_is_documented_for_each_account() {
             "{kex}"
         );
     }
+    // What its auditors say of the algorithms.
+    let audit = run(program("ssh-audit").args(["-n", "-p", &mirror.ssh.to_string(), "127.0.0.1"]));
+    assert!(audit.out.contains("(kex) sntrup761x25519-sha512@openssh.com"), "{audit:?}");
+    assert!(!audit.out.contains("[fail]"), "{audit:?}");
+    // What versions warn of that are older than the algorithm, and the mark that no
+    // packet may be left out (strict key exchange).
+    let is_old = |line: &str| {
+        (line.starts_with("(kex) sntrup761x25519") && line.ends_with("using experimental algorithm"))
+            || (line.starts_with("(kex) kex-strict-s-v00@openssh.com") && line.ends_with("unknown algorithm"))
+    };
+    let warnings: Vec<&str> = audit.out.lines().filter(|line| line.contains("[warn]") && !is_old(line)).collect();
+    assert_eq!(warnings, [""; 0], "{audit:?}");
     // Each key opens one account, and is restricted besides.
     for (account, key) in [("rel-pool", "pool"), ("rel-meta", "pointer")] {
         let public = String::from_utf8(lab.read(&format!("home/keys/mirror-eu1-{key}.pub"))).unwrap();
