@@ -19,6 +19,7 @@ use crate::process::Conversation;
 use crate::process::Program;
 use crate::progress::Progress;
 use crate::publish::PublishError;
+use crate::ssh;
 
 /// Key exchanges, the best first: one that resists quantum computers wherever
 /// both sides have it. All of them are authenticated, so that nobody between
@@ -26,50 +27,12 @@ use crate::publish::PublishError;
 const KEX: [&str; 4] =
     ["mlkem768x25519-sha256", "sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com", "curve25519-sha256"];
 
-/// For every host.
-const EVERYWHERE: &str = "\
-Host *
-    BatchMode yes
-    IdentitiesOnly yes
-    IdentityAgent none
-    CertificateFile none
-    AddKeysToAgent no
-    PubkeyAuthentication yes
-    PreferredAuthentications publickey
-    PasswordAuthentication no
-    KbdInteractiveAuthentication no
-    HostbasedAuthentication no
-    GSSAPIAuthentication no
-    StrictHostKeyChecking yes
-    UserKnownHostsFile known_hosts
-    GlobalKnownHostsFile none
-    KnownHostsCommand none
-    UpdateHostKeys no
-    VerifyHostKeyDNS no
-    CheckHostIP no
-    CanonicalizeHostname no
-    HostKeyAlgorithms ssh-ed25519
+/// For every host, besides what ssh is always told.
+const EVERYWHERE: &str = "    HostKeyAlgorithms ssh-ed25519
+    PubkeyAcceptedAlgorithms ssh-ed25519,ecdsa-sha2-nistp256
     Ciphers chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com
     MACs hmac-sha2-512-etm@openssh.com,hmac-sha2-256-etm@openssh.com
-    PubkeyAcceptedAlgorithms ssh-ed25519,ecdsa-sha2-nistp256
-    ForwardAgent no
-    ForwardX11 no
-    Tunnel no
-    ClearAllForwardings yes
     ExitOnForwardFailure yes
-    PermitLocalCommand no
-    ControlMaster no
-    ControlPath none
-    RequestTTY no
-    EscapeChar none
-    IPQoS none
-    Compression no
-    ConnectTimeout 15
-    ConnectionAttempts 1
-    ServerAliveInterval 10
-    ServerAliveCountMax 3
-    TCPKeepAlive no
-    LogLevel ERROR
 ";
 
 /// Starts `ssh` for an account of a mirror at an address. The folder holds what
@@ -136,8 +99,8 @@ fn fill(
         }
         let _ = writeln!(known_hosts, "{alias} {}", pinned.as_str());
     }
-    let _ = writeln!(config, "{EVERYWHERE}    KexAlgorithms {kex}");
-    for (name, text) in [("config", config), ("known_hosts", known_hosts)] {
+    let _ = writeln!(config, "Host *\n{}{EVERYWHERE}    KexAlgorithms {kex}", ssh::SETTINGS);
+    for (name, text) in [("config", config), (ssh::KNOWN_HOSTS, known_hosts)] {
         let path = folder.join(name);
         fs::write(&path, text).map_err(|error| PublishError::io(&path, error))?;
     }
