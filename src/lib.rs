@@ -49,3 +49,5 @@ pub mod repository;
 pub mod sign;
 #[cfg(feature = "terminal")]
 pub mod source;
+#[cfg(feature = "terminal")]
+pub mod ssh;

@@ -1,4 +1,4 @@
-//! Work on many files at once: as many threads as there are cores.
+//! Work on many files at once.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -10,9 +10,21 @@ use std::sync::atomic::Ordering;
 /// # Errors
 /// That of the first item, in order, whose job failed.
 pub fn in_parallel<T: Sync, E: Send>(items: &[T], job: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
+    in_threads(std::thread::available_parallelism().map_or(1, usize::from), items, job)
+}
+
+/// The same in this many threads, for work that waits more than it computes.
+///
+/// # Errors
+/// That of the first item, in order, whose job failed.
+pub fn in_threads<T: Sync, E: Send>(
+    threads: usize,
+    items: &[T],
+    job: impl Fn(&T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None::<(usize, E)>);
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().max(1));
+    let workers = threads.min(items.len().max(1));
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {

@@ -9,11 +9,13 @@ use std::io;
 use std::io::BufRead;
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::Resource;
@@ -101,6 +103,37 @@ pub struct Confines<'a> {
 pub struct Program {
     command: Command,
     line: String,
+}
+
+/// A program that runs. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Conversation {
+    /// Where it reads.
+    pub stdin: Option<OwnedFd>,
+    /// Where it writes.
+    pub stdout: Option<OwnedFd>,
+    child: Child,
+    complaint: Option<JoinHandle<String>>,
+}
+
+impl Conversation {
+    /// Ends it, and gives what it printed on standard error, printable, on one
+    /// line.
+    pub fn end(mut self) -> String {
+        self.kill();
+        self.complaint.take().and_then(|complaint| complaint.join().ok()).unwrap_or_default()
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 /// What a program printed and how it ended.
@@ -247,6 +280,19 @@ impl Program {
         let (result, status, complaint) = self.piped(progress, feed, read)?;
         succeeded(line, status, complaint)?;
         Ok(result)
+    }
+
+    /// Starts it, to be talked to over two pipes while it runs.
+    ///
+    /// # Errors
+    /// It is missing or cannot be run.
+    pub fn talk(mut self, progress: &dyn Progress) -> Result<Conversation, ProcessError> {
+        progress.event(Event::Program(&self.line));
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.spawn()?;
+        let (stdin, stdout) = (child.stdin.take().map(OwnedFd::from), child.stdout.take().map(OwnedFd::from));
+        let complaint = child.stderr.take().map(|stderr| std::thread::spawn(move || collect_complaint(stderr)));
+        Ok(Conversation { stdin, stdout, child, complaint })
     }
 
     fn piped<T>(

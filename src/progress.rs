@@ -46,6 +46,20 @@ pub enum Event<'a> {
     Length(u64),
     /// So many more bytes are done.
     Advance(u64),
+    /// A push to a mirror began, beside others.
+    Push {
+        /// Which mirror.
+        mirror: &'a str,
+        /// How many bytes may be new to it.
+        total: u64,
+    },
+    /// So many more bytes have arrived on a mirror.
+    Pushed {
+        /// Which mirror.
+        mirror: &'a str,
+        /// How many.
+        bytes: u64,
+    },
     /// A program printed a line.
     Output(&'a str),
     /// The stage ended well; `evidence` is what a person should see.

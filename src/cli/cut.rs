@@ -14,6 +14,7 @@ use super::error::Stop;
 use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
+use super::ui::size;
 use crate::cut::Calendar;
 use crate::cut::Cut;
 use crate::cut::Operator;
@@ -313,18 +314,3 @@ impl Operator for AtTerminal<'_> {
 
 /// How many files are listed before "and N more".
 const SHOWN: usize = 12;
-
-/// A size for people.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut scaled = bytes * 10 / 1000;
-    let mut unit = 0;
-    while scaled >= 10_000 && unit + 1 < UNITS.len() {
-        scaled /= 1000;
-        unit += 1;
-    }
-    format!("{}.{} {}", scaled / 10, scaled % 10, UNITS[unit])
-}

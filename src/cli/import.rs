@@ -18,6 +18,7 @@ use crate::import;
 use crate::manifest::names::printable;
 use crate::media;
 use crate::media::Fate;
+use crate::publish;
 
 /// Take what a medium brings, or bring a home up to date from a mirror
 ///
@@ -65,8 +66,10 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
 
 fn from_mirror(from: &str, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
     let mirror = home.terminal.mirrors.iter().find(|(name, _)| name.as_str() == from);
-    let place = mirror.map_or_else(|| from.to_owned(), |(_, entry)| home.resolve(&entry.path).display().to_string());
-    let files = pinned::open_repository(&place)?;
+    let files = match mirror {
+        Some((_, entry)) => publish::files(home, entry),
+        None => pinned::open_repository(from)?,
+    };
     let _lock = home.lock("release import")?;
     let done = import::from_mirror(home, &files, Timestamp::now(), ui)?;
     if ui.json {

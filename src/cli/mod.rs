@@ -15,6 +15,8 @@ mod import;
 mod init;
 #[cfg(feature = "terminal")]
 mod key;
+#[cfg(feature = "terminal")]
+mod mirror;
 mod pinned;
 #[cfg(feature = "terminal")]
 mod policy;
@@ -132,6 +134,9 @@ enum Command {
     Key(key::Command),
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
+    Mirror(mirror::Command),
+    #[cfg(feature = "terminal")]
+    #[command(subcommand)]
     Policy(policy::Command),
     Verify(verify::Args),
     Download(download::Args),
@@ -201,6 +206,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Abandon(args) => abandon::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Key(command) => key::run(&command, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Mirror(command) => mirror::run(&command, home, ui),
         #[cfg(feature = "terminal")]
         Command::Policy(command) => policy::run(&command, home, ui),
         Command::Verify(args) => verify::run(&args, ui),

@@ -6,6 +6,7 @@
 //! and the nearest right word.
 
 mod location;
+mod mirror;
 mod policy_file;
 pub mod recipe;
 mod sandbox;
@@ -18,6 +19,9 @@ pub use location::Location;
 pub use location::Remote;
 pub use location::Scheme;
 pub use location::SourceHost;
+pub use mirror::Jump;
+pub use mirror::MirrorEntry;
+pub use mirror::SftpEntry;
 pub use policy_file::KeyEntry;
 pub use policy_file::Online;
 pub use policy_file::Policy;
@@ -31,7 +35,6 @@ pub use sandbox::Sandbox;
 pub use sandbox::Size;
 pub use sandbox::Time;
 pub use sandbox::Toolchain;
-pub use terminal::MirrorEntry;
 pub use terminal::Place;
 pub use terminal::SharedToken;
 pub use terminal::Terminal;

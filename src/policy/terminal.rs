@@ -10,6 +10,9 @@ use serde::Deserialize;
 
 use super::Policy;
 use super::location::SourceHost;
+use super::mirror;
+use super::mirror::MirrorEntry;
+use super::mirror::Publish;
 use super::sandbox::Sandbox;
 use super::text::ConfigError;
 use super::text::Span;
@@ -36,8 +39,13 @@ pub struct Terminal {
     /// How hosts are reached that have source.
     #[serde(rename = "source", default)]
     pub sources: Vec<SourceHost>,
-    /// Where publications go.
+    /// How publications are spread.
+    #[serde(default)]
+    pub publish: Publish,
     #[serde(rename = "mirror", default)]
+    raw_mirrors: BTreeMap<MirrorName, Span<mirror::Raw>>,
+    /// Where publications go.
+    #[serde(skip)]
     pub mirrors: BTreeMap<MirrorName, MirrorEntry>,
 }
 
@@ -77,14 +85,6 @@ impl TryFrom<PlaceEntry> for Place {
     }
 }
 
-/// A mirror: a local folder.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MirrorEntry {
-    /// The folder, relative to `terminal.toml`.
-    pub path: PathBuf,
-}
-
 /// A token that holds keys of two people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -105,7 +105,7 @@ impl Terminal {
     /// The first mistake, with its place.
     pub fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
         let text = Text::new(path, text);
-        let terminal: Self = text.parse()?;
+        let mut terminal: Self = text.parse()?;
         text.check_version(&terminal.version, VERSION)?;
         terminal.sandbox.check(&text)?;
         let mut hosts = BTreeSet::new();
@@ -121,6 +121,8 @@ impl Terminal {
             }
             places.push((name, place.get_ref()));
         }
+        let raw = std::mem::take(&mut terminal.raw_mirrors);
+        terminal.mirrors = mirror::check(&text, raw, &terminal.publish)?;
         Ok(terminal)
     }
 

@@ -7,15 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::Listed;
 use super::PublishError;
 use super::TIMESTAMP;
+use super::Work;
 use crate::home;
 use crate::home::atomic;
 use crate::manifest::Entry;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
-use crate::progress::Event;
-use crate::progress::Progress;
 use crate::transport::Folder;
 
 /// Where files are made before they get their names. Web servers should not
@@ -32,65 +32,37 @@ impl Mirror {
     pub(super) fn new(folder: PathBuf, repository: PathBuf) -> Self {
         Self { folder, repository }
     }
+}
 
-    /// Phase one: new content, under names that are never used again.
-    ///
-    /// Of what should be `known` to the mirror, only names that have vanished
-    /// are given again.
-    pub(super) fn push_content(
-        &self,
-        known: &[Entry],
-        content: &[Entry],
-        progress: &dyn Progress,
-    ) -> Result<usize, PublishError> {
+impl super::Mirror for Mirror {
+    /// Of what it should have, only names that have vanished are given again.
+    fn push_content(&self, work: &Work, advanced: &(dyn Fn(u64) + Sync)) -> Result<usize, PublishError> {
         let incoming = self.incoming()?;
-        progress.event(Event::Length(content.iter().map(|entry| entry.length).sum()));
         let mut count = 0;
-        for entry in known {
-            count += self.push_missing(entry, &incoming, progress)?;
+        for entry in &work.known.content {
+            count += self.push_missing(entry, &incoming)?;
         }
-        for entry in content {
-            count += self.push_missing(entry, &incoming, progress)?;
+        for entry in &work.new.content {
+            count += self.push_missing(entry, &incoming)?;
             for name in &entry.names {
                 self.read_back(name, entry)?;
             }
-            progress.event(Event::Advance(entry.length));
+            advanced(entry.length);
         }
         Ok(count)
     }
 
-    /// Gives one content those of its names that are not there. All of them share
-    /// the file of this push, never that of a name which may have been tampered
-    /// with since.
-    fn push_missing(&self, entry: &Entry, incoming: &Path, progress: &dyn Progress) -> Result<usize, PublishError> {
-        let missing: Vec<&RepoPath> =
-            entry.names.iter().filter(|name| !self.folder.join(name.as_str()).exists()).collect();
-        let Some(first) = missing.first() else {
-            return Ok(0);
-        };
-        let staged = incoming.join(entry.sha256.to_string());
-        self.copy(first, entry, &staged, progress)?;
-        for name in &missing {
-            self.link(&staged, name)?;
-            home::step("publish.file");
-            self.read_back(name, entry)?;
-        }
-        fs::remove_file(&staged).map_err(|error| PublishError::io(&staged, error))?;
-        Ok(missing.len())
-    }
-
-    /// Phase two: those pointers that differ, in order.
-    pub(super) fn push_pointers(&self, pointers: &[(RepoPath, Entry)]) -> Result<usize, PublishError> {
+    fn push_pointers(&self, work: &Work) -> Result<usize, PublishError> {
         let incoming = self.incoming()?;
         let mut count = 0;
-        for (name, entry) in pointers {
+        for (name, entry) in work.known.pointers.iter().chain(&work.new.pointers) {
             let target = self.folder.join(name.as_str());
             if atomic::digest(&target).is_ok_and(|found| found == entry.sha256) {
                 continue;
             }
             count += 1;
             let staged = incoming.join("pointer");
-            self.copy(name, entry, &staged, &crate::progress::Silent)?;
+            self.copy(name, entry, &staged)?;
             let switch = || -> io::Result<()> {
                 let parent = self.make_parent(&target)?;
                 fs::set_permissions(&staged, fs::Permissions::from_mode(0o644))?;
@@ -101,16 +73,50 @@ impl Mirror {
             let is_last = name.as_str() == TIMESTAMP;
             home::step(if is_last { "publish.timestamp" } else { "publish.pointer" });
             if atomic::digest(&target)? != entry.sha256 {
-                return Err(PublishError::ReadBack(target));
+                return Err(PublishError::ReadBack(target.display().to_string()));
             }
         }
         let _ = fs::remove_dir(&incoming);
         Ok(count)
     }
 
-    /// The mirror as its readers see it.
-    pub(super) fn files(&self) -> Folder {
-        Folder::new(&self.folder)
+    fn set_aside(&self, path: &RepoPath) -> Result<(), PublishError> {
+        let path = self.folder.join(path.as_str());
+        fs::remove_file(&path).map_err(|error| PublishError::io(&path, error))
+    }
+
+    fn list(&self, max: usize) -> Result<Vec<Listed>, PublishError> {
+        let mut listed = Vec::new();
+        for path in Folder::new(&self.folder).list(max)? {
+            if !path.starts_with(INCOMING) {
+                let file = self.folder.join(&path);
+                let metadata = file.symlink_metadata().map_err(|error| PublishError::io(&file, error))?;
+                listed.push(Listed { path, mode: metadata.permissions().mode() });
+            }
+        }
+        Ok(listed)
+    }
+}
+
+impl Mirror {
+    /// Gives one content those of its names that are not there. All of them share
+    /// the file of this push, never that of a name which may have been tampered
+    /// with since.
+    fn push_missing(&self, entry: &Entry, incoming: &Path) -> Result<usize, PublishError> {
+        let missing: Vec<&RepoPath> =
+            entry.names.iter().filter(|name| !self.folder.join(name.as_str()).exists()).collect();
+        let Some(first) = missing.first() else {
+            return Ok(0);
+        };
+        let staged = incoming.join(entry.sha256.to_string());
+        self.copy(first, entry, &staged)?;
+        for name in &missing {
+            self.link(&staged, name)?;
+            home::step("publish.file");
+            self.read_back(name, entry)?;
+        }
+        fs::remove_file(&staged).map_err(|error| PublishError::io(&staged, error))?;
+        Ok(missing.len())
     }
 
     /// The folder for files that have no name yet; what a killed push left
@@ -129,8 +135,7 @@ impl Mirror {
     }
 
     /// Copies a file of the home's repository: mirrors get copies, never links.
-    fn copy(&self, name: &RepoPath, entry: &Entry, to: &Path, progress: &dyn Progress) -> Result<(), PublishError> {
-        progress.event(Event::Request(name.as_str()));
+    fn copy(&self, name: &RepoPath, entry: &Entry, to: &Path) -> Result<(), PublishError> {
         let from = self.repository.join(name.as_str());
         let mut source = File::open(&from).map_err(|error| PublishError::io(&from, error))?;
         let mut copy = || -> io::Result<()> {
@@ -140,7 +145,11 @@ impl Mirror {
             target.sync_all()
         };
         copy().map_err(|error| PublishError::io(to, error))?;
-        if atomic::digest(to)? == entry.sha256 { Ok(()) } else { Err(PublishError::ReadBack(from)) }
+        if atomic::digest(to)? == entry.sha256 {
+            Ok(())
+        } else {
+            Err(PublishError::ReadBack(from.display().to_string()))
+        }
     }
 
     /// The folder of a file on the mirror, made where it is missing. A link in
@@ -176,7 +185,8 @@ impl Mirror {
         if found == entry.sha256 {
             return Ok(());
         }
-        Err(PublishError::Conflict { path, found, expected: entry.sha256 })
+        let place = path.display().to_string();
+        Err(PublishError::Conflict { place, found, expected: entry.sha256 })
     }
 }
 

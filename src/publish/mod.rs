@@ -1,14 +1,19 @@
 //! Publications → mirrors.
 //!
-//! Two phases over all mirrors: first content, under names that are never used
-//! again, read back; then, only where that held, the pointers, `timestamp.json`
-//! last. A mirror that was down keeps its old, whole state and is caught up.
+//! Two phases over all mirrors at once: first content, under names that are never
+//! used again, read back; then, only where that held and a quorum is met, the
+//! pointers, `timestamp.json` last. A mirror that was down keeps its old, whole state and is caught up.
 //! Publishing is a pure function of publications: nothing is decided here.
 
+mod audit;
+mod error;
 mod folder;
+mod sftp;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -24,11 +29,30 @@ use crate::manifest::Publication;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::publication;
+use crate::policy::MirrorEntry;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
+use crate::progress::Silent;
 use crate::progress::Stage;
+use crate::transport::Files;
+use crate::transport::Folder;
+use crate::transport::TransportError;
+use crate::transport::Url;
 use crate::tuf;
+
+use audit::Listed;
+
+pub use audit::Audit;
+pub use audit::Finding;
+pub use audit::audit;
+pub use error::OldHome;
+pub use error::PublishError;
+pub use sftp::Account;
+pub use sftp::Checked;
+pub use sftp::check;
+pub use sftp::deploy_keys;
+pub use sftp::make_deploy_keys;
 
 /// The pointer that readers begin with.
 const TIMESTAMP: &str = "metadata/timestamp.json";
@@ -63,82 +87,6 @@ impl MirrorState {
     }
 }
 
-/// A mirror that could not be brought up to date. It keeps what it has.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// A file of the home.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// A file of the mirror cannot be read or written. Trying again may help.
-    #[error("cannot use {}", .path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A name that is never used again holds other bytes. Somebody else wrote
-    /// there; the mirror's operator must look at it.
-    #[error("{} holds other bytes than this release (sha256 {found}, not {expected}); it was not replaced", .path.display())]
-    Conflict {
-        /// The file on the mirror.
-        path: PathBuf,
-        /// What it holds.
-        found: Sha256,
-        /// What it should hold.
-        expected: Sha256,
-    },
-    /// What the mirror serves now cannot be read. Trying again may help.
-    #[error(transparent)]
-    Unreadable(#[from] crate::transport::TransportError),
-    /// A file does not read back as it was written.
-    #[error("{} does not read back as it was written", .0.display())]
-    ReadBack(PathBuf),
-    /// The mirror is ahead of this home.
-    #[error("it serves publication {theirs}, this home has {ours}: another terminal published, or this home is old")]
-    Ahead {
-        /// What the mirror serves.
-        theirs: u64,
-        /// What this home has.
-        ours: u64,
-    },
-    /// The mirror has the same number with another content.
-    #[error("it serves another publication {0}: another terminal, or a copy of this home, signed it")]
-    Forked(u64),
-}
-
-/// A home that must not sign, since the world has gone on without it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OldHome {
-    /// A mirror knows more.
-    #[error("this home is older than the world; nothing was built or signed: mirror `{mirror}`: {reason}")]
-    Behind {
-        /// The mirror.
-        mirror: MirrorName,
-        /// What it serves.
-        reason: Box<PublishError>,
-    },
-    /// No mirror can say whether it knows more, and some should.
-    #[error("no mirror says whether this home is the newest; nothing was built or signed: mirror `{mirror}`: {reason}")]
-    Unknown {
-        /// The mirror.
-        mirror: MirrorName,
-        /// Why it does not.
-        reason: String,
-    },
-    /// A file of the home.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-}
-
-impl PublishError {
-    fn io(path: &std::path::Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), source }
-    }
-}
-
 /// How a push to one mirror ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -148,14 +96,109 @@ pub struct Outcome {
     pub result: Result<usize, PublishError>,
 }
 
-/// What a mirror should hold: content, then pointers.
+/// A place that publications go to, of whatever kind.
+trait Mirror: Send + Sync {
+    /// Phase one: content, under names that are never used again, read back.
+    /// `advanced` is told of every piece that has arrived, in bytes. Gives the
+    /// number of names that are new.
+    ///
+    /// # Errors
+    /// Readers see what they saw before.
+    fn push_content(&self, work: &Work, advanced: &(dyn Fn(u64) + Sync)) -> Result<usize, PublishError>;
+
+    /// Phase two: the pointers that differ, in order, each read back. Gives
+    /// their number.
+    ///
+    /// # Errors
+    /// Readers see the old state or the new one.
+    fn push_pointers(&self, work: &Work) -> Result<usize, PublishError>;
+
+    /// Takes a pointer away that nobody has signed.
+    ///
+    /// # Errors
+    /// It is still there.
+    fn set_aside(&self, path: &RepoPath) -> Result<(), PublishError>;
+
+    /// All that is there and is no folder, below what readers see; what is being
+    /// pushed is left out.
+    ///
+    /// # Errors
+    /// It cannot be listed, or is more than `max`.
+    fn list(&self, max: usize) -> Result<Vec<Listed>, PublishError>;
+}
+
+/// What a mirror should hold.
 struct Work {
-    /// Content that should be there already.
-    known: Vec<Entry>,
-    /// Content that may be new.
+    /// What it has had before, to look after where that is cheap.
+    known: Holding,
+    /// What may be new to it.
+    new: Holding,
+}
+
+/// Content, and pointers in publishing order.
+#[derive(Default)]
+struct Holding {
     content: Vec<Entry>,
-    /// Every pointer with its newest content, in publishing order.
     pointers: Vec<(RepoPath, Entry)>,
+}
+
+/// A mirror that is at work.
+struct Target<'h> {
+    name: &'h MirrorName,
+    state: MirrorState,
+    mirror: Box<dyn Mirror + 'h>,
+    files: Arc<dyn Files>,
+}
+
+/// All mirrors of the home.
+fn targets<'h>(home: &'h Home, progress: &'h dyn Progress) -> Result<Vec<Target<'h>>, HomeError> {
+    let open = |(name, entry): (&'h MirrorName, &'h MirrorEntry)| {
+        let files = files(home, entry);
+        let mirror: Box<dyn Mirror + 'h> = match entry {
+            MirrorEntry::Folder(path) => Box::new(folder::Mirror::new(home.resolve(path), home.repository())),
+            MirrorEntry::Sftp(entry) => Box::new(sftp::Mirror::new(home, entry, Arc::clone(&files), progress)),
+        };
+        Ok(Target { name, state: MirrorState::load(home, name)?, mirror, files })
+    };
+    home.terminal.mirrors.iter().map(open).collect()
+}
+
+/// A mirror as its readers see it.
+pub fn files(home: &Home, entry: &MirrorEntry) -> Arc<dyn Files> {
+    match entry {
+        MirrorEntry::Folder(path) => Arc::new(Folder::new(home.resolve(path))),
+        MirrorEntry::Sftp(entry) => Arc::new(Url::pinned(&entry.url, &entry.addresses)),
+    }
+}
+
+/// The digest of what readers get under a name, where `length` bytes are
+/// expected; `None` if there is nothing.
+fn served(files: &dyn Files, name: &str, length: u64) -> Result<Option<Sha256>, TransportError> {
+    let Some(opened) = files.open(name)? else {
+        return Ok(None);
+    };
+    // One byte more shows that it is longer.
+    let content = opened.content.take(length.saturating_add(1));
+    let place = || format!("{}/{name}", files.place());
+    let digest = Sha256::of_reader(content, &mut |_| {});
+    digest.map(|(found, _)| Some(found)).map_err(|source| TransportError::Read { place: place(), source })
+}
+
+/// Does a job for all mirrors at once.
+fn on_each<'t, T: Send, I: Send>(
+    targets: &'t [Target<'_>],
+    inputs: impl IntoIterator<Item = I>,
+    job: impl Fn(&'t Target<'_>, I) -> T + Sync,
+) -> Vec<T> {
+    let job = &job;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            targets.iter().zip(inputs).map(|(target, input)| scope.spawn(move || job(target, input))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 /// The newest publication of the home.
@@ -230,47 +273,118 @@ pub fn serials(home: &Home) -> Result<Vec<u64>, HomeError> {
     Ok(serials)
 }
 
-/// Pushes everything that mirrors lack. One that fails does not keep the others
-/// from theirs. `root` is the newest root: whose timestamps count.
+/// Pushes everything that mirrors lack, to all at once. One that fails does not
+/// keep the others from theirs, unless too few are left. `root` is the newest
+/// root: whose timestamps count.
 ///
 /// # Errors
 /// Only what concerns the home; failures of mirrors are in their outcomes.
 pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
-    let newest = newest(home)?;
-    let ours = atomic::read(&home.repository().join(TIMESTAMP))?;
-    let mut phase_two = Vec::new();
-    let mut outcomes = Vec::new();
-    crate::home::step("publish.begun");
-    for (name, entry) in &home.terminal.mirrors {
-        let mirror = folder::Mirror::new(home.resolve(&entry.path), home.repository());
-        let state = MirrorState::load(home, name)?;
-        progress.event(Event::Begin { stage: Stage::Publish, what: name.as_str() });
-        let first = held(&mirror, &ours, newest, state.serial, root)
-            .and_then(|held| Ok(work(home, held, newest)?))
-            .and_then(|work| mirror.push_content(&work.known, &work.content, progress).map(|count| (work, count)));
-        match first {
-            Ok((work, count)) => phase_two.push((name, state, mirror, work, count)),
-            Err(error) => outcomes.push(failed(home, name, state, error)?),
-        }
-    }
-    for (name, mut state, mirror, work, count) in phase_two {
-        match mirror.push_pointers(&work.pointers) {
-            Ok(pointers) => {
-                state = MirrorState { version: VERSION, serial: newest, at: Some(now), error: None };
-                state.save(home, name)?;
-                crate::home::step("publish.recorded");
-                let files = count + pointers;
-                let evidence = Evidence::Published { mirror: name.as_str(), serial: newest, files };
-                progress.event(Event::Done { stage: Stage::Publish, evidence });
-                outcomes.push(Outcome { mirror: name.clone(), result: Ok(files) });
+    let quorum = home.terminal.publish.quorum(home.terminal.mirrors.len());
+    let push = Push { home, ours: Ours::load(home, root)?, now, progress, quorum, everything: false };
+    push.run(targets(home, progress)?)
+}
+
+/// Brings one mirror up to date, whatever the others hold, and looks at every
+/// file that it should have.
+///
+/// # Errors
+/// As [`push`].
+pub fn catch_up(
+    home: &Home,
+    mirror: &MirrorName,
+    root: &[u8],
+    now: Timestamp,
+    progress: &dyn Progress,
+) -> Result<Vec<Outcome>, HomeError> {
+    let push = Push { home, ours: Ours::load(home, root)?, now, progress, quorum: 1, everything: true };
+    push.run(targets(home, progress)?.into_iter().filter(|target| target.name == mirror).collect())
+}
+
+/// A push to several mirrors.
+struct Push<'p> {
+    home: &'p Home,
+    ours: Ours<'p>,
+    now: Timestamp,
+    progress: &'p dyn Progress,
+    /// How many mirrors must hold all content before any shows it.
+    quorum: usize,
+    /// Nothing that mirrors should have is taken for granted.
+    everything: bool,
+}
+
+/// What phase one found.
+struct Ready {
+    work: Work,
+    /// The names that were new.
+    count: usize,
+    /// Readers see the newest state already.
+    is_shown: bool,
+}
+
+impl Push<'_> {
+    fn run(&self, targets: Vec<Target<'_>>) -> Result<Vec<Outcome>, HomeError> {
+        crate::home::step("publish.begun");
+        let first = on_each(&targets, &targets, |target, _| self.phase_one(target));
+        let passed: Vec<bool> = first.iter().map(Result::is_ok).collect();
+        let ready = passed.iter().filter(|passed| **passed).count();
+        let second = on_each(&targets, first, |target, first: Result<Ready, PublishError>| {
+            let first = first?;
+            if ready < self.quorum && !first.is_shown {
+                return Err(PublishError::NoQuorum { ready, needed: self.quorum, of: targets.len() });
             }
+            self.phase_two(target, &first)
+        });
+        let mut outcomes = Vec::new();
+        for ((target, passed), result) in targets.into_iter().zip(passed).zip(second) {
+            self.record(&target, passed, &result)?;
+            outcomes.push(Outcome { mirror: target.name.clone(), result });
+        }
+        Ok(outcomes)
+    }
+
+    fn phase_one(&self, target: &Target<'_>) -> Result<Ready, PublishError> {
+        let held = self.ours.held_by(target)?;
+        let work = work(self.home, if self.everything { 0 } else { held }, self.ours.newest)?;
+        let total = work.new.content.iter().map(|entry| entry.length).sum();
+        let mirror = target.name.as_str();
+        self.progress.event(Event::Push { mirror, total });
+        let advanced = |bytes| self.progress.event(Event::Pushed { mirror, bytes });
+        let count = target.mirror.push_content(&work, &advanced)?;
+        Ok(Ready { work, count, is_shown: held == self.ours.newest })
+    }
+
+    fn phase_two(&self, target: &Target<'_>, first: &Ready) -> Result<usize, PublishError> {
+        // Somebody may have published while content was on its way.
+        self.ours.held_by(target)?;
+        if let Some(junk) = tuf::served::junk_root(target.files.as_ref(), self.ours.root)? {
+            target.mirror.set_aside(&junk)?;
+        }
+        Ok(first.count + target.mirror.push_pointers(&first.work)?)
+    }
+
+    fn record(&self, target: &Target<'_>, passed: bool, result: &Result<usize, PublishError>) -> Result<(), HomeError> {
+        let serial = self.ours.newest;
+        let state = match result {
+            Ok(_) => MirrorState { version: VERSION, serial, at: Some(self.now), error: None },
             Err(error) => {
-                state.serial = state.serial.min(newest.saturating_sub(1));
-                outcomes.push(failed(home, name, state, error)?);
+                let mut state = target.state.clone();
+                // After phase one some pointers may be there, and some not.
+                if passed {
+                    state.serial = state.serial.min(serial.saturating_sub(1));
+                }
+                state.error = Some(error.to_string());
+                state
             }
+        };
+        state.save(self.home, target.name)?;
+        if let Ok(files) = result {
+            crate::home::step("publish.recorded");
+            let evidence = Evidence::Published { mirror: target.name.as_str(), serial, files: *files };
+            self.progress.event(Event::Done { stage: Stage::Publish, evidence });
         }
+        Ok(())
     }
-    Ok(outcomes)
 }
 
 /// What a mirror holds now, as it serves it.
@@ -290,16 +404,11 @@ pub struct Survey {
 /// # Errors
 /// Only what concerns the home.
 pub fn survey(home: &Home, root: &[u8]) -> Result<Vec<Survey>, HomeError> {
-    let newest = newest(home)?;
-    let ours = atomic::read(&home.repository().join(TIMESTAMP))?;
-    let mut all = Vec::new();
-    for (name, entry) in &home.terminal.mirrors {
-        let mirror = folder::Mirror::new(home.resolve(&entry.path), home.repository());
-        let noted = MirrorState::load(home, name)?;
-        let held = held(&mirror, &ours, newest, noted.serial, root);
-        all.push(Survey { mirror: name.clone(), held, noted });
-    }
-    Ok(all)
+    let ours = Ours::load(home, root)?;
+    let targets = targets(home, &Silent)?;
+    let held = on_each(&targets, &targets, |target, _| ours.held_by(target));
+    let surveys = targets.into_iter().zip(held);
+    Ok(surveys.map(|(target, held)| Survey { mirror: target.name.clone(), held, noted: target.state }).collect())
 }
 
 /// Refuses to go on where a mirror knows more than this home: it was restored
@@ -335,49 +444,64 @@ pub fn refuse_old_home(home: &Home, root: &[u8], progress: &dyn Progress) -> Res
     Ok(())
 }
 
-/// The newest publication that a mirror still holds whole, where `known` is what
-/// this home has noted.
-///
-/// A higher number, or another content under ours, was written by somebody who
-/// has the online key. Junk that it did not sign, such as a thief of a deploy
-/// key leaves, is replaced: nothing of that mirror is taken for granted then.
-fn held(mirror: &folder::Mirror, ours: &[u8], newest: u64, known: u64, root: &[u8]) -> Result<u64, PublishError> {
-    match tuf::served::newest(&mirror.files(), root)? {
-        None => Ok(0),
-        Some(theirs) if theirs.timestamp == ours => Ok(known),
-        Some(theirs) if theirs.serial > newest => Err(PublishError::Ahead { theirs: theirs.serial, ours: newest }),
-        Some(theirs) if theirs.serial == newest => Err(PublishError::Forked(newest)),
-        Some(theirs) => Ok(theirs.serial.min(known)),
+/// What this home has, to compare mirrors with.
+struct Ours<'r> {
+    newest: u64,
+    timestamp: Vec<u8>,
+    root: &'r [u8],
+}
+
+impl<'r> Ours<'r> {
+    fn load(home: &Home, root: &'r [u8]) -> Result<Self, HomeError> {
+        let timestamp = atomic::read(&home.repository().join(TIMESTAMP))?;
+        Ok(Self { newest: newest(home)?, timestamp, root })
+    }
+
+    /// The newest publication that a mirror still holds whole.
+    ///
+    /// A higher number, or another content under ours, was written by somebody
+    /// who has the online key. Junk that it did not sign, such as a thief of a
+    /// deploy key leaves, is replaced: nothing of that mirror is taken for
+    /// granted then.
+    fn held_by(&self, target: &Target<'_>) -> Result<u64, PublishError> {
+        let known = target.state.serial;
+        match tuf::served::newest(target.files.as_ref(), self.root)? {
+            None => Ok(0),
+            Some(theirs) if theirs.timestamp == self.timestamp => Ok(known),
+            Some(theirs) if theirs.serial > self.newest => {
+                Err(PublishError::Ahead { theirs: theirs.serial, ours: self.newest })
+            }
+            Some(theirs) if theirs.serial == self.newest => Err(PublishError::Forked(self.newest)),
+            Some(theirs) => Ok(theirs.serial.min(known)),
+        }
     }
 }
 
-fn failed(home: &Home, name: &MirrorName, mut state: MirrorState, error: PublishError) -> Result<Outcome, HomeError> {
-    state.error = Some(error.to_string());
-    state.save(home, name)?;
-    Ok(Outcome { mirror: name.clone(), result: Err(error) })
-}
-
-/// Joins all publications: their content, which is new after `held`, and for
-/// each pointer its newest content.
+/// Joins all publications: their content and, for each pointer, its newest
+/// content; both apart by whether they came after `held`.
 fn work(home: &Home, held: u64, newest: u64) -> Result<Work, HomeError> {
-    let (mut known, mut content) = (Vec::new(), Vec::new());
-    let mut pointers: BTreeMap<RepoPath, (usize, Entry)> = BTreeMap::new();
+    let mut work = Work { known: Holding::default(), new: Holding::default() };
+    let mut pointers: BTreeMap<RepoPath, (usize, bool, Entry)> = BTreeMap::new();
     let mut order = 0;
     for serial in serials(home)?.into_iter().filter(|serial| *serial <= newest) {
+        let is_new = serial > held;
         for entry in load(home, serial)?.entries {
-            match entry.class {
-                Class::WriteOnce if serial > held => content.push(entry),
-                Class::WriteOnce => known.push(entry),
-                Class::Pointer => {
-                    for name in &entry.names {
-                        order += 1;
-                        pointers.insert(name.clone(), (order, entry.clone()));
-                    }
-                }
+            if entry.class == Class::WriteOnce {
+                let holding = if is_new { &mut work.new } else { &mut work.known };
+                holding.content.push(entry);
+                continue;
+            }
+            for name in &entry.names {
+                order += 1;
+                pointers.insert(name.clone(), (order, is_new, entry.clone()));
             }
         }
     }
-    let mut pointers: Vec<(RepoPath, (usize, Entry))> = pointers.into_iter().collect();
-    pointers.sort_by_key(|(_, (order, _))| *order);
-    Ok(Work { known, content, pointers: pointers.into_iter().map(|(name, (_, entry))| (name, entry)).collect() })
+    let mut pointers: Vec<(RepoPath, (usize, bool, Entry))> = pointers.into_iter().collect();
+    pointers.sort_by_key(|(_, (order, ..))| *order);
+    for (name, (_, is_new, entry)) in pointers {
+        let holding = if is_new { &mut work.new } else { &mut work.known };
+        holding.pointers.push((name, entry));
+    }
+    Ok(work)
 }

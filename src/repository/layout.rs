@@ -1,7 +1,7 @@
 //! Where everything is in the repository, and which names are used again.
 //!
 //! The web server's map, the folders that a mirror needs and the publication
-//! all come from [`class_of`].
+//! all come from one table, [`PLACES`].
 
 use crate::manifest::Class;
 use crate::manifest::FileName;
@@ -11,27 +11,82 @@ use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::names::NameError;
 
+/// A kind of path.
+struct Place {
+    class: Class,
+    /// The folder that all of its kind are below; files at the top have none.
+    folder: Option<&'static str>,
+    /// Its URLs, as nginx matches them (PCRE). The names in them are not checked
+    /// as closely as by [`Self::holds`].
+    url: &'static str,
+    /// Whether these segments are such a path.
+    holds: fn(&[&str]) -> bool,
+}
+
+/// Every path has one place.
+const PLACES: [Place; 6] = [
+    Place {
+        class: Class::WriteOnce,
+        folder: Some("targets"),
+        url: "^/targets/",
+        holds: |path| match path {
+            ["targets", "policy" | "keys", number, file] => number.parse::<u64>().is_ok() && is_hashed(file),
+            ["targets", product, version, file] => is_product(product) && is_version(version) && is_hashed(file),
+            _ => false,
+        },
+    },
+    Place {
+        class: Class::WriteOnce,
+        folder: Some("releases"),
+        url: "^/releases/",
+        holds: |path| matches!(path, ["releases", product, version, _] if is_product(product) && is_version(version)),
+    },
+    Place {
+        class: Class::Pointer,
+        folder: Some("metadata"),
+        url: r"^/metadata/(timestamp|[1-9][0-9]*\.[a-z0-9][a-z0-9+.-]*)\.json$",
+        holds: |path| matches!(path, ["metadata", file] if *file == "timestamp.json" || is_numbered_role(file)),
+    },
+    Place {
+        class: Class::Pointer,
+        folder: Some("bundles"),
+        url: r"^/bundles/[a-z0-9][a-z0-9+.-]*\.bundle\.json$",
+        holds: |path| {
+            let product = |file: &str| file.strip_suffix(crate::manifest::bundle::SUFFIX).is_some_and(is_product);
+            matches!(path, ["bundles", file] if product(file))
+        },
+    },
+    Place {
+        class: Class::Pointer,
+        folder: Some("keys"),
+        url: r"^/keys/[0-9A-F]+\.(asc|gpg)$",
+        holds: |path| matches!(path, ["keys", file] if is_key_file(file)),
+    },
+    Place { class: Class::Pointer, folder: None, url: r"^/index\.html$", holds: |path| path == ["index.html"] },
+];
+
 /// The class of a path; `None` for a path that has no place here.
 pub fn class_of(path: &RepoPath) -> Option<Class> {
     let segments: Vec<&str> = path.as_str().split('/').collect();
-    let is_product = |name: &str| name.parse::<Product>().is_ok();
-    let is_version = |name: &str| name.parse::<Version>().is_ok();
-    match segments.as_slice() {
-        ["metadata", "timestamp.json"] | ["index.html"] => Some(Class::Pointer),
-        ["metadata", file] => is_numbered_role(file).then_some(Class::Pointer),
-        ["targets", "policy" | "keys", number, file] => {
-            (number.parse::<u64>().is_ok() && is_hashed(file)).then_some(Class::WriteOnce)
-        }
-        ["targets", product, version, file] => {
-            (is_product(product) && is_version(version) && is_hashed(file)).then_some(Class::WriteOnce)
-        }
-        ["releases", product, version, _] => (is_product(product) && is_version(version)).then_some(Class::WriteOnce),
-        ["bundles", file] => {
-            file.strip_suffix(crate::manifest::bundle::SUFFIX).is_some_and(is_product).then_some(Class::Pointer)
-        }
-        ["keys", file] => is_key_file(file).then_some(Class::Pointer),
-        _ => None,
-    }
+    PLACES.iter().find(|place| (place.holds)(&segments)).map(|place| place.class)
+}
+
+/// The folders of a class, which must be there before anything is pushed.
+pub fn folders(class: Class) -> impl Iterator<Item = &'static str> {
+    PLACES.iter().filter(move |place| place.class == class).filter_map(|place| place.folder)
+}
+
+/// Regular expressions (PCRE) for the URLs of a class.
+pub fn urls(class: Class) -> impl Iterator<Item = &'static str> {
+    PLACES.iter().filter(move |place| place.class == class).map(|place| place.url)
+}
+
+fn is_product(name: &str) -> bool {
+    name.parse::<Product>().is_ok()
+}
+
+fn is_version(name: &str) -> bool {
+    name.parse::<Version>().is_ok()
 }
 
 /// `N.<role>.json`.

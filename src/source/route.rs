@@ -21,6 +21,7 @@ use crate::policy::Scheme;
 use crate::policy::SourceHost;
 use crate::process;
 use crate::process::ProcessError;
+use crate::ssh;
 
 /// One way to a source.
 pub(super) struct Route {
@@ -115,7 +116,7 @@ impl Route {
         let key = request.base.join(key);
         fs::File::open(&key).map_err(|source| SourceError::Io { path: key.clone(), source })?;
         let failed = |source: io::Error| SourceError::Io { path: folder.to_owned(), source };
-        fs::write(folder.join(KNOWN_HOSTS), format!("{} {}\n", remote.host, host_key.as_str())).map_err(failed)?;
+        fs::write(folder.join(ssh::KNOWN_HOSTS), format!("{} {}\n", remote.host, host_key.as_str())).map_err(failed)?;
         // A name of ours, so that no path needs the quoting of ssh_config(5).
         symlink(&key, folder.join(IDENTITY)).map_err(failed)?;
         let names: Vec<(String, &[IpAddr])> = if host.address.is_empty() {
@@ -140,8 +141,6 @@ impl Route {
     }
 }
 
-/// The file with the host's key.
-const KNOWN_HOSTS: &str = "known_hosts";
 /// The link to the key that logs in.
 const IDENTITY: &str = "identity";
 
@@ -152,45 +151,11 @@ fn ssh_config(remote: &Remote, address: &str, host_key: &HostKey) -> String {
     HostName {address}
     HostKeyAlias {}
     HostKeyAlgorithms {}
-    UserKnownHostsFile {KNOWN_HOSTS}
-    GlobalKnownHostsFile none
-    KnownHostsCommand none
-    StrictHostKeyChecking yes
-    UpdateHostKeys no
-    VerifyHostKeyDNS no
-    CheckHostIP no
-    CanonicalizeHostname no
     IdentityFile {IDENTITY}
-    IdentitiesOnly yes
-    IdentityAgent none
-    CertificateFile none
-    AddKeysToAgent no
-    PreferredAuthentications publickey
-    PasswordAuthentication no
-    KbdInteractiveAuthentication no
-    GSSAPIAuthentication no
-    HostbasedAuthentication no
-    BatchMode yes
-    ClearAllForwardings yes
-    ForwardAgent no
-    ForwardX11 no
-    Tunnel no
-    PermitLocalCommand no
-    ProxyCommand none
-    ProxyJump none
-    ControlMaster no
-    ControlPath none
-    RequestTTY no
-    EscapeChar none
-    Compression no
-    ConnectTimeout 15
-    ServerAliveInterval 10
-    ServerAliveCountMax 3
-    TCPKeepAlive no
-    LogLevel ERROR
-",
+{}",
         remote.host,
-        host_key.algorithms()
+        host_key.algorithms(),
+        ssh::SETTINGS
     )
 }
 

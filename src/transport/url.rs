@@ -5,8 +5,17 @@
 
 use std::io;
 use std::io::Read;
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 use std::time::Instant;
+
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::ResolvedSocketAddrs;
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::NextTimeout;
 
 use super::Files;
 use super::Opened;
@@ -49,8 +58,16 @@ impl Url {
         Self::with_agent(base, patience, ureq::Agent::from)
     }
 
+    /// The tree below `base`, asked at these addresses whatever its host is called:
+    /// nothing is asked of DNS, and a redirection leads nowhere else.
+    pub fn pinned(base: &str, addresses: &[IpAddr]) -> Self {
+        let resolver = Pinned(addresses.to_vec());
+        let make = |config| ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
+        Self::with_agent(base, Patience::default(), make)
+    }
+
     /// The same, over other connections: those of the agent that `make` makes.
-    pub fn with_agent(base: &str, patience: Patience, make: impl FnOnce(ureq::config::Config) -> ureq::Agent) -> Self {
+    pub fn with_agent(base: &str, patience: Patience, make: impl FnOnce(Config) -> ureq::Agent) -> Self {
         let step = Some(patience.step);
         let config = ureq::Agent::config_builder()
             .user_agent(concat!("release/", env!("CARGO_PKG_VERSION")))
@@ -70,6 +87,23 @@ impl Url {
     /// Whether `text` looks like a URL that this can read.
     pub fn is_url(text: &str) -> bool {
         text.starts_with("http://") || text.starts_with("https://")
+    }
+}
+
+/// Gives the same addresses for every host.
+#[derive(Debug)]
+struct Pinned(Vec<IpAddr>);
+
+impl Resolver for Pinned {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default);
+        let mut found = self.empty();
+        // More than there is room for are not configured (`policy::mirror`).
+        for address in self.0.iter().take(8) {
+            found.push(SocketAddr::new(*address, port));
+        }
+        if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(found) }
     }
 }
 

@@ -7,6 +7,7 @@ use sigstore_tuf::TrustedMetadataSet;
 use super::Files;
 use super::TransportError;
 use super::client;
+use crate::manifest::RepoPath;
 
 /// The newest state that a mirror serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,16 +25,9 @@ pub struct Served {
 /// The mirror cannot be read.
 pub fn newest(files: &dyn Files, root: &[u8]) -> Result<Option<Served>, TransportError> {
     let limits = client::limits();
-    let Ok(mut set) = TrustedMetadataSet::from_root(root) else {
+    let Some((set, _)) = follow(files, root)? else {
         return Ok(None);
     };
-    for _ in 0..limits.max_root_rotations {
-        let name = format!("metadata/{}.root.json", set.root().version + 1);
-        match read(files, &name, limits.root_max_length)? {
-            Some(next) if set.update_root(&next).is_ok() => {}
-            _ => break,
-        }
-    }
     let Some(timestamp) = read(files, "metadata/timestamp.json", limits.timestamp_max_length)? else {
         return Ok(None);
     };
@@ -45,6 +39,36 @@ pub fn newest(files: &dyn Files, root: &[u8]) -> Result<Option<Served>, Transpor
     let signed = root.role("timestamp").map(|role| metadata.verify_threshold(&root.keys, role, "timestamp"));
     let serial = metadata.signed().version;
     Ok(signed.is_some_and(|result| result.is_ok()).then_some(Served { serial, timestamp }))
+}
+
+/// The next root that is served and that the newest one does not vouch for, as
+/// a thief of a pointer key may leave to stop clients.
+///
+/// # Errors
+/// The mirror cannot be read.
+pub fn junk_root(files: &dyn Files, root: &[u8]) -> Result<Option<RepoPath>, TransportError> {
+    Ok(follow(files, root)?.and_then(|(_, junk)| junk?.parse().ok()))
+}
+
+/// The newest root that is served, and the name of the one after it if that is
+/// junk.
+fn follow(files: &dyn Files, root: &[u8]) -> Result<Option<(TrustedMetadataSet, Option<String>)>, TransportError> {
+    let limits = client::limits();
+    let Ok(mut set) = TrustedMetadataSet::from_root(root) else {
+        return Ok(None);
+    };
+    for _ in 0..limits.max_root_rotations {
+        let name = format!("metadata/{}.root.json", set.root().version + 1);
+        match files.read(&name, limits.root_max_length) {
+            Ok(Some(next)) if set.update_root(&next).is_ok() => {}
+            Ok(None) => return Ok(Some((set, None))),
+            Ok(Some(_)) | Err(TransportError::TooLong { .. } | TransportError::NotAFile { .. }) => {
+                return Ok(Some((set, Some(name))));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some((set, None)))
 }
 
 /// Reads a file; one that cannot be metadata is as good as none.

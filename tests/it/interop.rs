@@ -2,22 +2,15 @@
 //! and the TUF project's repository simulator against our client.
 
 use std::fs;
-use std::path::PathBuf;
 
 use crate::support::Lab;
 use crate::support::Said;
 use crate::support::program;
 use crate::support::project;
+use crate::support::python;
 use crate::support::random::Random;
 use crate::support::run;
 use crate::support::server::Nginx;
-
-/// The Python that `scripts/test` has prepared, with python-tuf in it.
-fn python() -> PathBuf {
-    let path = project("target/python/bin/python");
-    assert!(path.exists(), "run scripts/test once: it prepares {}", path.display());
-    path
-}
 
 #[test]
 fn python_tuf_downloads_every_artifact_of_two_versions() {

@@ -28,6 +28,7 @@ mod invariants;
 mod limits;
 mod lost;
 mod media;
+mod mirror;
 mod outside;
 mod own;
 mod pcscd;

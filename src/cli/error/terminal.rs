@@ -22,6 +22,7 @@ use crate::key::piv::TokenError;
 use crate::key::piv::apdu::CardError;
 use crate::media::MediaError;
 use crate::publish::OldHome;
+use crate::publish::PublishError;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::transport::TransportError;
@@ -265,6 +266,22 @@ impl From<CutError> for CommandError {
                     .hint_command("or burn that version using:", &["abandon", product.as_str(), other.as_str()])
             }
             _ => Self::from_error(FAILED, &error),
+        }
+    }
+}
+
+impl From<PublishError> for CommandError {
+    fn from(error: PublishError) -> Self {
+        let result = Self::from_error(FAILED, &error);
+        match error {
+            PublishError::Home(error) => error.into(),
+            PublishError::OtherHost(_) => result.hint(
+                "if the operator of the mirror has given it a new host key, compare it over another channel, and \
+                 write it into terminal.toml",
+            ),
+            PublishError::Denied { .. } => result
+                .hint("have the operator of the mirror run scripts/mirror with what `release mirror layout` prints"),
+            _ => result,
         }
     }
 }

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use indicatif::MultiProgress;
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
@@ -50,10 +51,18 @@ pub struct Ui {
     colour_out: bool,
     colour_err: bool,
     bar: Mutex<Option<ProgressBar>>,
+    pushes: Mutex<Pushes>,
     /// Why data could not be printed.
     unprinted: Mutex<Option<std::io::Error>>,
     #[cfg(feature = "terminal")]
     secrets: secrets::Known,
+}
+
+/// The bars of pushes to several mirrors at once.
+#[derive(Default)]
+struct Pushes {
+    screen: MultiProgress,
+    bars: Vec<(String, ProgressBar)>,
 }
 
 impl Ui {
@@ -69,6 +78,7 @@ impl Ui {
             colour_out: colour && std::io::stdout().is_terminal(),
             colour_err: colour && std::io::stderr().is_terminal(),
             bar: Mutex::new(None),
+            pushes: Mutex::new(Pushes::default()),
             unprinted: Mutex::new(None),
             #[cfg(feature = "terminal")]
             secrets: secrets::Known::new(global.pin_fd, global.last_try),
@@ -170,6 +180,30 @@ impl Ui {
         {
             bar.finish_and_clear();
         }
+        if let Ok(mut pushes) = self.pushes.lock() {
+            for (_, bar) in pushes.bars.drain(..) {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
+    fn start_push(&self, mirror: &str, total: u64) {
+        if self.bars
+            && let Ok(mut pushes) = self.pushes.lock()
+        {
+            let style = template("Publishing {msg:16.16} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec}");
+            let bar = pushes.screen.add(ProgressBar::new(total).with_style(style));
+            bar.set_message(text::clean(mirror));
+            pushes.bars.push((mirror.to_owned(), bar));
+        }
+    }
+
+    fn advance_push(&self, mirror: &str, bytes: u64) {
+        if let Ok(pushes) = self.pushes.lock()
+            && let Some((_, bar)) = pushes.bars.iter().find(|(name, _)| name == mirror)
+        {
+            bar.inc(bytes);
+        }
     }
 
     fn with_bar(&self, act: impl FnOnce(&ProgressBar)) {
@@ -261,6 +295,8 @@ impl Progress for Ui {
                 bar.set_style(template("{msg:.30} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}"));
             }),
             Event::Advance(bytes) => self.with_bar(|bar| bar.inc(bytes)),
+            Event::Push { mirror, total } => self.start_push(mirror, total),
+            Event::Pushed { mirror, bytes } => self.advance_push(mirror, bytes),
             Event::Output(line) => {
                 let shown = crate::manifest::names::quoted(line);
                 self.with_bar(|bar| bar.set_message(shown.trim_matches('"').to_owned()));
@@ -366,6 +402,22 @@ impl Ui {
             Ok(_) => Ok(answer),
         }
     }
+}
+
+/// A size for people.
+#[cfg(feature = "terminal")]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut scaled = bytes * 10 / 1000;
+    let mut unit = 0;
+    while scaled >= 10_000 && unit + 1 < UNITS.len() {
+        scaled /= 1000;
+        unit += 1;
+    }
+    format!("{}.{} {}", scaled / 10, scaled % 10, UNITS[unit])
 }
 
 /// A duration for people: `0.8 s`, `11 min 4 s`.

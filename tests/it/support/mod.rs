@@ -3,6 +3,7 @@
 
 pub mod attestation;
 pub mod forge;
+pub mod mirror;
 pub mod outside;
 pub mod piv;
 pub mod random;
@@ -173,6 +174,13 @@ name = "{product}-{version}.notes"
 /// A file of this project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The Python that `scripts/test` has prepared, with python-tuf in it.
+pub fn python() -> PathBuf {
+    let path = project("target/python/bin/python");
+    assert!(path.exists(), "run scripts/test once: it prepares {}", path.display());
+    path
 }
 
 impl Lab {

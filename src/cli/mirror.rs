@@ -1,0 +1,289 @@
+//! `release mirror`: the mirrors of this terminal.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::cut::report_mirrors;
+use super::error;
+use super::error::CommandError;
+use super::ui::Ui;
+use super::ui::counted;
+use super::ui::size;
+use crate::home;
+use crate::home::Home;
+use crate::home::atomic;
+use crate::manifest::Class;
+use crate::manifest::MirrorName;
+use crate::policy::MirrorEntry;
+use crate::policy::SftpEntry;
+use crate::policy::Terminal;
+use crate::publish;
+use crate::publish::Account;
+use crate::repository::Pending;
+use crate::repository::State;
+use crate::repository::layout;
+
+/// The mirrors of this terminal
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List the mirrors that terminal.toml names
+    List,
+    /// Add a mirror to terminal.toml
+    ///
+    /// Makes a deploy key for each of its two accounts where there is none yet.
+    #[command(after_long_help = "\
+Examples:
+  On the mirror, its host key is shown by:
+      cat /etc/ssh/ssh_host_ed25519_key.pub
+
+  On the terminal:
+      release mirror add eu1 --url http://eu1.example.org \\
+          --address 192.0.2.10 --port 2222 --host-key 'ssh-ed25519 AAAA...'")]
+    Add(Add),
+    /// Try whether a mirror can be pushed to
+    ///
+    /// Logs in to both accounts, looks for the folders that a push needs, and
+    /// writes where no reader sees it.
+    Check {
+        /// The mirror, as terminal.toml names it
+        name: MirrorName,
+    },
+    /// Compare all that a mirror has with what was published
+    ///
+    /// Reads every file as readers get it, and lists what is on the mirror's disk.
+    /// Prints a line for each thing that is not as it was published; exit 3 if there
+    /// is any. A mirror whose administrator is not honest can lie about its disk, and
+    /// give others other bytes: let somebody verify it from elsewhere, too.
+    Audit {
+        /// The mirror, as terminal.toml names it
+        name: MirrorName,
+    },
+    /// Bring a mirror up to date, and look at every file that it should have
+    ///
+    /// `release publish` looks only at what is new. This puts back what a mirror has
+    /// lost, and replaces what does not belong there. Needs no key but the deploy
+    /// keys, and no quorum.
+    CatchUp {
+        /// The mirror, as terminal.toml names it
+        name: MirrorName,
+    },
+    /// Print what scripts/mirror needs to set a mirror up
+    Layout {
+        /// The mirror, as terminal.toml names it
+        name: MirrorName,
+    },
+}
+
+/// The arguments of `release mirror add`.
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// A name for the mirror
+    name: MirrorName,
+    /// Where its readers find it
+    #[arg(long)]
+    url: String,
+    /// Its address; nothing is asked of DNS (can be repeated)
+    #[arg(long, required = true)]
+    address: Vec<IpAddr>,
+    /// The port of its SSH server for deploy keys
+    #[arg(long, default_value_t = 2222)]
+    port: u16,
+    /// The host key of its SSH server
+    #[arg(long, value_name = "KEY")]
+    host_key: String,
+}
+
+/// Runs `release mirror`.
+pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    let home = Home::open(home)?;
+    match command {
+        Command::Add(args) => add(home, args, ui)?,
+        Command::List => list(&home, ui),
+        Command::Audit { name } => audit(&home, name, ui)?,
+        Command::CatchUp { name } => catch_up(&home, name, ui)?,
+        Command::Check { name } => check(&home, name, ui)?,
+        Command::Layout { name } => print_layout(&home, name, ui)?,
+    }
+    Ok(0)
+}
+
+fn add(mut home: Home, args: &Add, ui: &Ui) -> Result<(), CommandError> {
+    let _lock = home.lock("release mirror add")?;
+    let name = &args.name;
+    if home.terminal.mirrors.contains_key(name) {
+        return Err(CommandError::usage(format!("terminal.toml has a mirror `{name}`; nothing was changed")));
+    }
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    // A comment at the end is not part of a key.
+    let host_key = args.host_key.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    let mut table = toml::Table::new();
+    for (key, value) in [
+        ("url", args.url.clone().into()),
+        ("address", args.address.iter().map(IpAddr::to_string).collect::<Vec<_>>().into()),
+        ("port", i64::from(args.port).into()),
+        ("host-key", host_key.into()),
+        ("pool-key", format!("file:keys/mirror-{name}-pool").into()),
+        ("pointer-key", format!("file:keys/mirror-{name}-pointer").into()),
+    ] {
+        let value: toml::Value = value;
+        table.insert(key.to_owned(), value);
+    }
+    let path = home.folder().join("terminal.toml");
+    let text = home::read_text(&path)?.unwrap_or_default();
+    let text = format!("{}\n\n[mirror.{}]\n{table}", text.trim_end(), quoted(name.as_str()));
+    home.terminal = Terminal::parse(&path, text.clone()).map_err(|error| {
+        CommandError::usage(error.to_string()).hint("this is what terminal.toml would say; nothing was changed")
+    })?;
+    let entry = server(&home, name)?;
+    publish::make_deploy_keys(&home, entry, ui)?;
+    publish::deploy_keys(&home, entry, ui)?;
+    atomic::write(&path, text.as_bytes())?;
+    ui.say(&format!(
+        "Added mirror {name} to terminal.toml. Its deploy keys are files in {}.",
+        home.folder().join("keys").display()
+    ));
+    if ui.json {
+        ui.data(&json!({ "version": 1, "mirror": name }).to_string());
+    }
+    Ok(())
+}
+
+fn list(home: &Home, ui: &Ui) {
+    let mut all = Vec::new();
+    for (name, entry) in &home.terminal.mirrors {
+        let (at, addresses) = match entry {
+            MirrorEntry::Folder(path) => (home.resolve(path).display().to_string(), None),
+            MirrorEntry::Sftp(entry) => (entry.url.clone(), Some(addresses(entry))),
+        };
+        if !ui.json {
+            let over = addresses.as_ref().map_or_else(String::new, |all| format!(", over SSH to {}", all.join(", ")));
+            ui.data(&format!("  {name}  {at}{over}"));
+        }
+        all.push(json!({ "mirror": name, "at": at, "addresses": addresses }));
+    }
+    if ui.json {
+        ui.data(&json!({ "version": 1, "mirrors": all }).to_string());
+    } else if all.is_empty() {
+        ui.say("terminal.toml has no mirror.");
+    }
+}
+
+fn addresses(entry: &SftpEntry) -> Vec<String> {
+    entry.addresses.iter().map(|address| std::net::SocketAddr::new(*address, entry.port).to_string()).collect()
+}
+
+/// The server behind a mirror's name.
+fn server<'h>(home: &'h Home, name: &MirrorName) -> Result<&'h SftpEntry, CommandError> {
+    match home.terminal.mirrors.get(name) {
+        Some(MirrorEntry::Sftp(entry)) => Ok(entry),
+        Some(MirrorEntry::Folder(path)) => Err(CommandError::usage(format!(
+            "mirror `{name}` is the local folder {}; there is nothing to set up",
+            home.resolve(path).display()
+        ))),
+        None => Err(unknown(name)),
+    }
+}
+
+fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+    let _lock = home.lock("release mirror catch-up")?;
+    if !home.terminal.mirrors.contains_key(name) {
+        return Err(unknown(name));
+    }
+    Pending::finish_interrupted(home)?;
+    let state = State::load(&home.repository())?;
+    let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), ui)?;
+    let again = ["mirror", "catch-up", name.as_str()];
+    report_mirrors(&outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
+}
+
+fn audit(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+    let state = State::load(&home.repository())?;
+    let audit = publish::audit(home, name, state.newest_root()?, ui)?.ok_or_else(|| unknown(name))?;
+    let facts = json!({
+        "version": 1, "mirror": name, "serial": audit.serial, "files": audit.files,
+        "findings": audit.findings.iter().map(|finding| json!({
+            "kind": finding.kind(), "path": finding.path(), "finding": finding.to_string(),
+        })).collect::<Vec<_>>(),
+    });
+    if audit.findings.is_empty() {
+        let all = counted(audit.files, "file");
+        let text = format!("  {name}  publication {}, {all} as published, and nothing else", audit.serial);
+        ui.data(&if ui.json { facts.to_string() } else { text });
+        return Ok(());
+    }
+    if !ui.json {
+        for finding in &audit.findings {
+            ui.data(&format!("  {:<10}  {finding}", finding.kind()));
+        }
+    }
+    let count = counted(audit.findings.len(), "finding");
+    let name = name.to_string();
+    Err(CommandError::new(error::REJECTED, format!("mirror `{name}` is not as it was published: {count}"))
+        .facts(facts)
+        .hint("find out who did it, and when: the log of its SSH server names the key of each login")
+        .hint_command("put back what is missing, and replace pointers, using:", &["mirror", "catch-up", &name]))
+}
+
+fn unknown(name: &MirrorName) -> CommandError {
+    CommandError::usage(format!("terminal.toml has no mirror `{name}`"))
+        .hint_command("see which there are using:", &["mirror", "list"])
+}
+
+fn check(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+    let entry = server(home, name)?;
+    publish::deploy_keys(home, entry, ui)?;
+    let mut facts = json!({ "version": 1, "mirror": name, "accounts": [] });
+    let mut missing = Vec::new();
+    for class in [Class::WriteOnce, Class::Pointer] {
+        let checked = publish::check(home, entry, Account::of(class), layout::folders(class), ui)?;
+        if !ui.json {
+            ui.data(&format!("  {}  logs in, {} free", checked.account, size(checked.free)));
+        }
+        facts["accounts"].as_array_mut().into_iter().for_each(|all| {
+            all.push(json!({ "account": checked.account.to_string(), "free": checked.free }));
+        });
+        missing.extend(checked.missing);
+    }
+    if missing.is_empty() {
+        if ui.json {
+            ui.data(&facts.to_string());
+        }
+        return Ok(());
+    }
+    let name = name.to_string();
+    Err(CommandError::failed(format!("mirror `{name}` lacks folders: {}", missing.join(", ")))
+        .hint_command("have its operator run scripts/mirror with what this prints:", &["mirror", "layout", &name]))
+}
+
+fn print_layout(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+    let entry = server(home, name)?;
+    let keys = publish::deploy_keys(home, entry, ui)?;
+    let (pool, meta) = (folders(Class::WriteOnce), folders(Class::Pointer));
+    let pointers: Vec<&str> = layout::urls(Class::Pointer).collect();
+    if ui.json {
+        let keys: Vec<&String> = keys.iter().map(|(_, key)| key).collect();
+        let value = json!({
+            "version": 1, "mirror": name, "port": entry.port, "pool_folders": pool, "meta_folders": meta,
+            "pointers": pointers, "keys": keys,
+        });
+        ui.data(&value.to_string());
+        return Ok(());
+    }
+    let mut lines = vec!["release-mirror-layout 1".to_owned(), format!("port {}", entry.port)];
+    lines.extend(pool.iter().map(|folder| format!("folder pool {folder}")));
+    lines.extend(meta.iter().map(|folder| format!("folder meta {folder}")));
+    lines.extend(pointers.iter().map(|url| format!("pointer {url}")));
+    for (account, key) in keys {
+        let account = if account == Account::Pool { "pool" } else { "meta" };
+        lines.push(format!("key {account} {key}"));
+    }
+    ui.script(&lines.join("\n"));
+    Ok(())
+}
+
+fn folders(class: Class) -> Vec<&'static str> {
+    layout::folders(class).collect()
+}

@@ -1,0 +1,260 @@
+//! The mirrors of `terminal.toml`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Component;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::location::HostKey;
+use super::location::KeyPlace;
+use super::text::ConfigError;
+use super::text::Span;
+use super::text::Text;
+use crate::manifest::MirrorName;
+
+/// Where publications go.
+#[derive(Debug, Clone)]
+pub enum MirrorEntry {
+    /// A local folder, relative to `terminal.toml`.
+    Folder(PathBuf),
+    /// A web server that is written to over SSH.
+    Sftp(Box<SftpEntry>),
+}
+
+/// A web server with the two accounts that `scripts/mirror` makes.
+#[derive(Debug, Clone)]
+pub struct SftpEntry {
+    /// Where readers find it.
+    pub url: String,
+    /// Where it is reached; nothing is asked of DNS.
+    pub addresses: Vec<IpAddr>,
+    /// The port of its SSH server.
+    pub port: u16,
+    /// The host key of its SSH server.
+    pub host_key: HostKey,
+    /// The key of the account that adds files.
+    pub pool_key: KeyPlace,
+    /// The key of the account that replaces pointers.
+    pub pointer_key: KeyPlace,
+    /// The machine between.
+    pub jump: Option<Jump>,
+}
+
+/// A machine through which a mirror is reached.
+#[derive(Debug, Clone)]
+pub struct Jump {
+    /// Its address.
+    pub address: IpAddr,
+    /// The port of its SSH server.
+    pub port: u16,
+    /// The account there.
+    pub user: String,
+    /// Its host key.
+    pub host_key: HostKey,
+    /// The key of that account.
+    pub key: KeyPlace,
+}
+
+/// How publications are spread.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// How many mirrors must hold all new files before any of them shows them.
+    quorum: Option<Span<usize>>,
+}
+
+impl Publish {
+    /// How many of `mirrors` must hold all new files before any of them shows
+    /// them. By default half of them: one that is down does not hold up a
+    /// release, and a release that few could take is not begun.
+    pub fn quorum(&self, mirrors: usize) -> usize {
+        self.quorum.as_ref().map_or(mirrors.div_ceil(2), |quorum| *quorum.get_ref())
+    }
+}
+
+/// An entry as it is written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Raw {
+    path: Option<PathBuf>,
+    url: Option<Span<String>>,
+    address: Option<Span<Vec<IpAddr>>>,
+    port: Option<u16>,
+    host_key: Option<Span<HostKey>>,
+    pool_key: Option<Span<KeyPlace>>,
+    pointer_key: Option<Span<KeyPlace>>,
+    jump: Option<RawJump>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawJump {
+    address: IpAddr,
+    port: Option<u16>,
+    user: Span<String>,
+    host_key: Span<HostKey>,
+    key: Span<KeyPlace>,
+}
+
+/// The only type of host key: every OpenSSH server has one.
+const HOST_KEY: &str = "ssh-ed25519";
+/// The port of SSH servers.
+const PORT: u16 = 22;
+
+/// Checks all entries.
+///
+/// # Errors
+/// The first mistake, with its place.
+pub(super) fn check(
+    text: &Text,
+    raw: BTreeMap<MirrorName, Span<Raw>>,
+    publish: &Publish,
+) -> Result<BTreeMap<MirrorName, MirrorEntry>, ConfigError> {
+    let mut keys: Vec<Span<KeyPlace>> = Vec::new();
+    let mut own = |key: &Span<KeyPlace>| {
+        let KeyPlace::File(path) = key.get_ref();
+        if keys.iter().any(|other| matches!(other.get_ref(), KeyPlace::File(other) if is_same(other, path))) {
+            return Err(text.error(key, "this key is used twice; each account of each mirror has its own"));
+        }
+        keys.push(key.clone());
+        Ok(key.get_ref().clone())
+    };
+    let host_key = |key: &Span<HostKey>| match key.get_ref() {
+        good if good.algorithms() == HOST_KEY => Ok(good.clone()),
+        _ => Err(text.error(key, format!("the host key of a mirror is one of type {HOST_KEY}"))),
+    };
+    if let Some(quorum) = &publish.quorum
+        && !(1..=raw.len()).contains(quorum.get_ref())
+    {
+        return Err(text.error(quorum, format!("a quorum is at least 1 and at most the {} mirrors", raw.len())));
+    }
+    let mut entries = BTreeMap::new();
+    for (name, entry) in raw {
+        let table = &entry;
+        let raw = entry.get_ref().clone();
+        let missing = |what: &str| text.error(table, format!("mirror `{name}` has neither `path` nor `{what}`"));
+        let entry = if let Some(path) = raw.path {
+            if raw.url.is_some() || raw.address.is_some() || raw.pool_key.is_some() || raw.pointer_key.is_some() {
+                return Err(text.error(table, format!("mirror `{name}` has `path`, so it is a folder, and no server")));
+            }
+            MirrorEntry::Folder(path)
+        } else {
+            let url = raw.url.ok_or_else(|| missing("url"))?;
+            if !is_web_server(url.get_ref()) {
+                return Err(text.error(&url, "a mirror's URL begins with http:// or https://, and has no query"));
+            }
+            let address = raw.address.ok_or_else(|| missing("address"))?;
+            if !(1..=8).contains(&address.get_ref().len()) {
+                return Err(text.error(&address, "give 1 to 8 addresses"));
+            }
+            let jump = match raw.jump {
+                Some(jump) if is_account(jump.user.get_ref()) => Some(Jump {
+                    address: jump.address,
+                    port: jump.port.unwrap_or(PORT),
+                    user: jump.user.into_inner(),
+                    host_key: host_key(&jump.host_key)?,
+                    key: own(&jump.key)?,
+                }),
+                Some(jump) => return Err(text.error(&jump.user, "an account's name has a-z 0-9 _ - only")),
+                None => None,
+            };
+            MirrorEntry::Sftp(Box::new(SftpEntry {
+                url: url.get_ref().trim_end_matches('/').to_owned(),
+                addresses: address.into_inner(),
+                port: raw.port.unwrap_or(PORT),
+                host_key: host_key(&raw.host_key.ok_or_else(|| missing("host-key"))?)?,
+                pool_key: own(&raw.pool_key.ok_or_else(|| missing("pool-key"))?)?,
+                pointer_key: own(&raw.pointer_key.ok_or_else(|| missing("pointer-key"))?)?,
+                jump,
+            }))
+        };
+        entries.insert(name, entry);
+    }
+    Ok(entries)
+}
+
+/// Two spellings of one file are one key.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let plain = |part: &Component| *part != Component::CurDir;
+    one.components().filter(plain).eq(other.components().filter(plain))
+}
+
+fn is_web_server(url: &str) -> bool {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/[]%".contains(&b))
+    })
+}
+
+/// What `useradd` of Debian takes.
+fn is_account(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    (1..=32).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Terminal;
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+
+    fn terminal(mirrors: &str) -> Result<Terminal, String> {
+        let text = format!("version = 1\n{}", mirrors.replace("KEY", KEY));
+        Terminal::parse(Path::new("terminal.toml"), text).map_err(|error| error.to_string())
+    }
+
+    const EU1: &str = "[mirror.eu1]\nurl = \"http://eu1.example/\"\naddress = [\"192.0.2.1\"]\nhost-key = \"KEY\"\n\
+        pool-key = \"file:keys/a\"\npointer-key = \"file:keys/b\"\n";
+
+    #[test]
+    fn a_server_is_pinned_whole() {
+        let parsed = terminal(EU1).unwrap();
+        let Some(MirrorEntry::Sftp(entry)) = parsed.mirrors.values().next() else { panic!("{parsed:?}") };
+        assert_eq!((entry.url.as_str(), entry.port), ("http://eu1.example", 22));
+        assert_eq!(entry.host_key.as_str(), KEY);
+    }
+
+    #[test]
+    fn mistakes_are_found_with_their_place() {
+        let second = EU1.replace("eu1", "eu2");
+        for (text, complaint) in [
+            (EU1.replace("host-key", "hostkey"), "did you mean `host-key`?"),
+            (EU1.replace("host-key = \"KEY\"\n", ""), "2:1: mirror `eu1` has neither `path` nor `host-key`"),
+            (EU1.replace("KEY", "ssh-rsa AAAA"), "5:12: a host key is a type and base64"),
+            (
+                EU1.replace("KEY", "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA=="),
+                "5:12: the host key of a mirror is one of type ssh-ed25519",
+            ),
+            (EU1.replace("192.0.2.1", "eu1.example"), "4:12: invalid IP address"),
+            (EU1.replace("[\"192.0.2.1\"]", "[]"), "4:11: give 1 to 8 addresses"),
+            (EU1.replace("http://eu1.example/", "ftp://eu1.example"), "3:7: a mirror's URL begins with"),
+            (EU1.replace("http://eu1.example/", "http://a b"), "a mirror's URL begins with"),
+            (EU1.replace("file:keys/b", "keys/b"), "a key is named as `file:PATH`"),
+            (EU1.replace("keys/b", "./keys//a"), "7:15: this key is used twice"),
+            (format!("{EU1}{second}"), "this key is used twice"),
+            (format!("{EU1}path = \"x\"\n"), "mirror `eu1` has `path`, so it is a folder"),
+            (format!("{EU1}[publish]\nquorum = 2\n"), "9:10: a quorum is at least 1 and at most the 1 mirrors"),
+            (
+                format!(
+                    "{EU1}jump = {{ address = \"192.0.2.2\", user = \"-oX\", host-key = \"KEY\", key = \"file:c\" }}"
+                ),
+                "an account's name",
+            ),
+        ] {
+            let found = terminal(&text).unwrap_err();
+            assert!(found.contains(complaint), "{text}\n{found}");
+        }
+    }
+
+    #[test]
+    fn half_of_the_mirrors_make_a_quorum() {
+        let none = Publish::default();
+        assert_eq!([1, 2, 3, 4].map(|count| none.quorum(count)), [1, 1, 2, 2]);
+    }
+}

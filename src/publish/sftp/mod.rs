@@ -1,0 +1,343 @@
+//! A mirror that is a web server, written to over sftp.
+//!
+//! Two accounts of a stock OpenSSH server, each in a chroot of its own with the
+//! requests that it needs (`scripts/mirror`). One adds files: they are uploaded
+//! beside, read-only from the first moment, and then linked under their names,
+//! which never replaces anything. The other one replaces pointers. What readers
+//! see is read back over http.
+
+mod config;
+mod enroll;
+mod session;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::TryStreamExt;
+use futures_util::stream;
+
+pub use self::enroll::Checked;
+pub use self::enroll::check;
+pub use self::enroll::deploy_keys;
+pub use self::enroll::make_deploy_keys;
+use self::session::IN_FLIGHT;
+use self::session::Session;
+use self::session::StageAgain;
+use super::Listed;
+use super::PublishError;
+use super::TIMESTAMP;
+use super::Work;
+use crate::home;
+use crate::home::Home;
+use crate::manifest::Class;
+use crate::manifest::Entry;
+use crate::manifest::RepoPath;
+use crate::manifest::Sha256;
+use crate::parallel;
+use crate::policy::KeyPlace;
+use crate::policy::SftpEntry;
+use crate::progress::Progress;
+use crate::transport::Files;
+
+/// How often a file is uploaded again that the mirror's timer took away before
+/// it had all its names.
+const ATTEMPTS: usize = 3;
+/// How many files are read back at once.
+const READERS: usize = 4;
+/// How long to wait before a pointer is read again that a cache may still hold.
+const PAUSES: [u64; 4] = [0, 1, 2, 4];
+
+/// The accounts of a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// Adds files.
+    Pool,
+    /// Replaces pointers.
+    Pointer,
+}
+
+impl Account {
+    /// The account for names of a class.
+    pub fn of(class: Class) -> Self {
+        match class {
+            Class::WriteOnce => Self::Pool,
+            Class::Pointer => Self::Pointer,
+        }
+    }
+
+    fn key(self, entry: &SftpEntry) -> &KeyPlace {
+        match self {
+            Self::Pool => &entry.pool_key,
+            Self::Pointer => &entry.pointer_key,
+        }
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pool => "rel-pool",
+            Self::Pointer => "rel-meta",
+        })
+    }
+}
+
+/// A mirror behind SSH.
+pub(super) struct Mirror<'h> {
+    home: &'h Home,
+    entry: &'h SftpEntry,
+    files: Arc<dyn Files>,
+    progress: &'h dyn Progress,
+}
+
+/// What lacks some of its names on the mirror.
+struct Missing<'w> {
+    entry: &'w Entry,
+    names: Vec<&'w RepoPath>,
+    /// Where this push has put its bytes.
+    staged: String,
+    /// Why they must be put there again.
+    reason: Option<PublishError>,
+}
+
+impl<'h> Mirror<'h> {
+    pub(super) fn new(home: &'h Home, entry: &'h SftpEntry, files: Arc<dyn Files>, progress: &'h dyn Progress) -> Self {
+        Self { home, entry, files, progress }
+    }
+
+    fn with<T>(
+        &self,
+        account: Account,
+        work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
+    ) -> Result<T, PublishError> {
+        session::with(self.home, self.entry, account, self.progress, work)
+    }
+
+    /// What readers get under a name; `None` if there is nothing.
+    fn served(&self, name: &RepoPath, length: u64) -> Result<Option<Sha256>, PublishError> {
+        Ok(super::served(self.files.as_ref(), name.as_str(), length)?)
+    }
+
+    fn place(&self, name: &RepoPath) -> String {
+        format!("{}/{name}", self.files.place())
+    }
+
+    /// Reads names of write-once content back.
+    fn read_back(&self, content: &[Entry]) -> Result<(), PublishError> {
+        let names: Vec<(&RepoPath, &Entry)> =
+            content.iter().flat_map(|entry| entry.names.iter().map(move |name| (name, entry))).collect();
+        parallel::in_threads(READERS, &names, |(name, entry)| match self.served(name, entry.length)? {
+            Some(found) if found == entry.sha256 => Ok(()),
+            Some(found) => Err(PublishError::Conflict { place: self.place(name), found, expected: entry.sha256 }),
+            None => Err(PublishError::NotServed(self.place(name))),
+        })
+    }
+
+    /// Reads a pointer back, more than once where a cache may be between.
+    fn read_pointer(&self, name: &RepoPath, entry: &Entry) -> Result<(), PublishError> {
+        for pause in PAUSES {
+            std::thread::sleep(Duration::from_secs(pause));
+            if self.served(name, entry.length)? == Some(entry.sha256) {
+                return Ok(());
+            }
+        }
+        Err(PublishError::ReadBack(self.place(name)))
+    }
+}
+
+impl super::Mirror for Mirror<'_> {
+    fn push_content(&self, work: &Work, advanced: &(dyn Fn(u64) + Sync)) -> Result<usize, PublishError> {
+        let content = &work.new.content;
+        if content.is_empty() {
+            return Ok(0);
+        }
+        let count = self.with(Account::Pool, async |session| {
+            let mut missing = missing(session, content).await?;
+            let lengths = missing.iter().map(|missing| missing.entry.length);
+            let needed = lengths.fold(0, u64::saturating_add);
+            advanced(content.iter().map(|entry| entry.length).sum::<u64>().saturating_sub(needed));
+            let count = missing.iter().map(|missing| missing.names.len()).sum();
+            if count > 0 {
+                session.room(INCOMING, needed).await?;
+                make_folders(session, &missing).await?;
+                for _ in 0..ATTEMPTS {
+                    stage(session, self.home, &mut missing, advanced).await?;
+                    missing = link(session, missing).await?;
+                    if missing.is_empty() {
+                        break;
+                    }
+                }
+                if let Some(reason) = missing.into_iter().find_map(|missing| missing.reason) {
+                    return Err(reason);
+                }
+            }
+            check_modes(session, content).await?;
+            Ok(count)
+        })?;
+        self.read_back(content)?;
+        Ok(count)
+    }
+
+    fn push_pointers(&self, work: &Work) -> Result<usize, PublishError> {
+        let mut stale = Vec::new();
+        for (name, entry) in &work.new.pointers {
+            if self.served(name, entry.length)? != Some(entry.sha256) {
+                stale.push((name, entry));
+            }
+        }
+        if stale.is_empty() {
+            return Ok(0);
+        }
+        let (last, others): (Vec<_>, Vec<_>) = stale.iter().copied().partition(|(name, _)| name.as_str() == TIMESTAMP);
+        self.with(Account::Pointer, async |session| {
+            let needed = stale.iter().map(|(_, entry)| entry.length).fold(0, u64::saturating_add);
+            session.room(INCOMING, needed).await?;
+            let folder = staging(session).await?;
+            // Readers come in by the timestamp: what it names is there and served
+            // before.
+            let mut number = 0;
+            for pointers in [others, last] {
+                for (name, entry) in &pointers {
+                    number += 1;
+                    let staged = format!("{folder}/{number}");
+                    let from = self.home.repository().join(name.as_str());
+                    session.upload(&from, entry, &staged, &|_| {}).await?;
+                    let to = published(name);
+                    if let Some((parent, _)) = to.rsplit_once('/') {
+                        session.make_folder(parent).await?;
+                    }
+                    session.replace(&staged, &to).await?;
+                    home::step(if name.as_str() == TIMESTAMP { "publish.timestamp" } else { "publish.pointer" });
+                }
+                for (name, entry) in &pointers {
+                    self.read_pointer(name, entry)?;
+                }
+            }
+            Ok(stale.len())
+        })
+    }
+
+    fn set_aside(&self, path: &RepoPath) -> Result<(), PublishError> {
+        self.with(Account::Pointer, async |session| {
+            let folder = staging(session).await?;
+            session.replace(&published(path), &format!("{folder}/junk")).await
+        })
+    }
+
+    fn list(&self, max: usize) -> Result<Vec<Listed>, PublishError> {
+        let mut listed = self.with(Account::Pool, async |session| session.list("/pub", max).await)?;
+        listed.extend(self.with(Account::Pointer, async |session| session.list("/pub", max).await)?);
+        Ok(listed)
+    }
+}
+
+/// Where files are before they have names.
+const INCOMING: &str = "/incoming/";
+
+/// A published file, as its account sees it.
+fn published(name: &RepoPath) -> String {
+    format!("/pub/{name}")
+}
+
+/// A new folder under a name that nobody can know before.
+async fn staging(session: &Session) -> Result<String, PublishError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| PublishError::io(std::path::Path::new("/dev/urandom"), std::io::Error::other(error)))?;
+    let folder = format!("{INCOMING}{}", hex::encode(random));
+    session.make_folder(&folder).await?;
+    Ok(folder)
+}
+
+/// The content of which some names are not there.
+async fn missing<'w>(session: &Session, content: &'w [Entry]) -> Result<Vec<Missing<'w>>, PublishError> {
+    let look = async |entry: &'w Entry| {
+        let mut names = Vec::new();
+        for name in &entry.names {
+            if session.look(&published(name)).await?.is_none() {
+                names.push(name);
+            }
+        }
+        Ok::<_, PublishError>(Missing { entry, names, staged: String::new(), reason: None })
+    };
+    let all: Vec<Missing<'w>> = stream::iter(content).map(look).buffered(IN_FLIGHT).try_collect().await?;
+    Ok(all.into_iter().filter(|missing| !missing.names.is_empty()).collect())
+}
+
+/// Makes the folders of all names, those above first.
+async fn make_folders(session: &Session, missing: &[Missing<'_>]) -> Result<(), PublishError> {
+    let names = missing.iter().flat_map(|missing| &missing.names);
+    let folders: BTreeSet<String> = names
+        .flat_map(|name| {
+            let name = name.as_str();
+            name.match_indices('/').map(|(end, _)| format!("/pub/{}", &name[..end]))
+        })
+        .collect();
+    for folder in &folders {
+        session.make_folder(folder).await?;
+    }
+    Ok(())
+}
+
+/// Uploads content into a new folder.
+async fn stage(
+    session: &Session,
+    home: &Home,
+    missing: &mut [Missing<'_>],
+    advanced: &(dyn Fn(u64) + Sync),
+) -> Result<(), PublishError> {
+    let folder = staging(session).await?;
+    for (number, missing) in missing.iter_mut().enumerate() {
+        missing.staged = format!("{folder}/{number}");
+    }
+    let upload = async |Missing { entry, names, staged, .. }: &Missing<'_>| match names.first() {
+        Some(name) => {
+            let from = home.repository().join(name.as_str());
+            session.upload(&from, entry, staged, advanced).await
+        }
+        None => Ok(()),
+    };
+    // Small files side by side, large ones one after the other: either way no more
+    // than so many pieces are on their way.
+    let (small, large): (Vec<_>, Vec<_>) = missing.iter().partition(|missing| missing.entry.length <= session.chunk());
+    stream::iter(small).map(upload).buffer_unordered(IN_FLIGHT).try_for_each(done).await?;
+    stream::iter(large).map(upload).buffered(1).try_for_each(done).await
+}
+
+/// Gives staged content its names; what is left must be staged again.
+async fn link<'w>(session: &Session, missing: Vec<Missing<'w>>) -> Result<Vec<Missing<'w>>, PublishError> {
+    let link = async |mut missing: Missing<'w>| {
+        while let Some(name) = missing.names.first() {
+            if let Err(StageAgain(reason)) = session.link(&missing.staged, &published(name)).await? {
+                missing.reason = Some(reason);
+                break;
+            }
+            home::step("publish.file");
+            missing.names.remove(0);
+        }
+        Ok::<_, PublishError>(missing)
+    };
+    let left: Vec<Missing<'w>> = stream::iter(missing).map(link).buffer_unordered(IN_FLIGHT).try_collect().await?;
+    Ok(left.into_iter().filter(|missing| !missing.names.is_empty()).collect())
+}
+
+async fn done((): ()) -> Result<(), PublishError> {
+    Ok(())
+}
+
+/// Demands that nobody can change what is published.
+async fn check_modes(session: &Session, content: &[Entry]) -> Result<(), PublishError> {
+    let check = async |name: &RepoPath| {
+        let path = published(name);
+        match session.look(&path).await? {
+            Some(found) if found.is_write_once() => Ok(()),
+            Some(found) => Err(PublishError::Mode { path, mode: found.mode }),
+            None => Err(PublishError::NotServed(path)),
+        }
+    };
+    let names = content.iter().flat_map(|entry| &entry.names);
+    stream::iter(names).map(check).buffer_unordered(IN_FLIGHT).try_for_each(done).await
+}

@@ -1,0 +1,853 @@
+//! Mirrors over SSH: real sshd and nginx, set up by `scripts/mirror`, and a
+//! thief with the deploy keys.
+
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use crate::support::Lab;
+use crate::support::is_long;
+use crate::support::mirror::Mirror;
+use crate::support::mirror::enter;
+use crate::support::program;
+use crate::support::project;
+use crate::support::python;
+use crate::support::run;
+
+/// A laboratory in which 1.0 is released to the folder `mirror`, and 1.1 is
+/// tagged.
+fn ready() -> Lab {
+    let lab = Lab::released();
+    tag(&lab, "1.1");
+    lab
+}
+
+fn tag(lab: &Lab, version: &str) {
+    lab.write("work/notes", format!("notes of {version}\n"));
+    lab.commit(version);
+    lab.tag(version);
+}
+
+/// The same with one mirror, to which all of it is published.
+fn with_mirror() -> (Lab, Mirror) {
+    let lab = ready();
+    let mirror = Mirror::set_up(&lab, "eu1");
+    lab.cut("1.1").exits(0);
+    (lab, mirror)
+}
+
+/// Every file of a mirror that readers can see, with its content.
+fn published(mirror: &Mirror) -> String {
+    let list = "cd /srv/mirror; find */pub -type f -printf '%M %n %p ' -exec sha256sum {} \\; | sort -k3; \
+                find */pub ! -type f -printf '%M %u %p\\n' | sort";
+    mirror.as_root(list).exits(0).out
+}
+
+/// The status and headers of an answer.
+fn answer(arguments: &[&str], url: &str) -> String {
+    run(program("curl").args(["-s", "-i", "--path-as-is", "--max-time", "20"]).args(arguments).arg(url)).exits(0).out
+}
+
+#[test]
+fn a_release_goes_to_three_mirrors_at_once_and_a_fourth_is_caught_up() {
+    let lab = ready();
+    let mirrors = ["eu1", "us1", "ap1"].map(|name| Mirror::set_up(&lab, name));
+    for name in ["eu1", "us1", "ap1"] {
+        let said = lab.runs(&["mirror", "check", name]).exits(0);
+        said.says("rel-pool  logs in").says("rel-meta  logs in");
+    }
+    let down = enter(&lab, "sa1");
+    lab.runs(&["mirror", "check", "sa1"]).exits(1).says("the SSH connection to 127.0.0.1").says("Connection refused");
+    let said = lab.cut("1.1").exits(4).says("not pushed  sa1").says("1 of 5 mirrors");
+    for name in ["eu1", "us1", "ap1", "here"] {
+        assert!(said.has(&format!("published   {name}")), "{said:?}");
+    }
+    lab.runs(&["status"]).exits(0).says("sa1");
+    for (number, mirror) in mirrors.iter().enumerate() {
+        lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.0").says("kestrel 1.1");
+        let folder = format!("python{number}");
+        fs::create_dir(lab.path(&folder)).unwrap();
+        let mut client = program(python().to_str().unwrap());
+        client.arg(project("tests/python/ngclient.py")).arg(lab.path("trust/root.json")).arg(mirror.url());
+        run(client.arg(lab.path(&folder)).arg("kestrel/1.1/kestrel-1.1")).exits(0);
+        assert_eq!(lab.read(&format!("{folder}/kestrel_1.1_kestrel-1.1")), b"kestrel 1.1\n");
+        // Nothing there is writable, and every content is there once.
+        let seen = mirror.as_root("cd /srv/mirror; find */pub -type f ! -perm 0444").exits(0);
+        assert_eq!(seen.out, "");
+        let release = "cd /srv/mirror/pool-root/pub; stat -c %i releases/kestrel/1.1/kestrel-1.1 targets/kestrel/1.1/*kestrel-1.1";
+        let inodes = mirror.as_root(release).exits(0).out;
+        let inodes: Vec<&str> = inodes.lines().collect();
+        assert_eq!((inodes.len(), inodes[0]), (2, inodes[1]));
+    }
+    // It comes back, and needs no key.
+    let back = Mirror::start(&lab, "sa1", down);
+    lab.with_keys(&["refresh"]).exits(0).says("publication 4 to mirror sa1");
+    lab.verify(&[&back.url()]).exits(0).says("kestrel 1.0").says("kestrel 1.1");
+    assert_eq!(published(&back), published(&mirrors[0]));
+    // What has nothing new costs no login.
+    let logins = || fs::read_to_string(mirrors[0].disk.join("sshd.log")).unwrap().matches("Accepted publickey").count();
+    let before = logins();
+    lab.runs(&["publish"]).exits(0);
+    assert_eq!(logins(), before);
+    // An older home publishes nothing there.
+    lab.copy("home", "old");
+    lab.with_keys(&["refresh"]).exits(0);
+    lab.runs(&["publish", "--home", "old"]).exits(4).says("mirror `sa1`: it serves publication 5, this home has 4");
+    lab.runs(&["import", "--home", "old", "--from", "eu1"]).exits(0).says("from publication 4 to 5");
+}
+
+#[test]
+fn a_quorum_of_mirrors_shows_a_release_or_none_does() {
+    let lab = ready();
+    for name in ["eu1", "us1"] {
+        enter(&lab, name);
+    }
+    let said = lab.cut("1.1").exits(4).says("only 1 of 3 mirrors could take them and 2 must");
+    said.says("not pushed  here").says("3 of 3 mirrors could not be brought up to date");
+    lab.verify(&["mirror"]).exits(0).does_not_say("kestrel 1.1");
+    let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+    lab.write("home/terminal.toml", terminal + "\n[publish]\nquorum = 1\n");
+    lab.runs(&["publish"]).exits(4).says("published   here").says("2 of 3 mirrors");
+    lab.verify(&["mirror"]).exits(0).says("kestrel 1.1");
+}
+
+/// What a thief tries on a published file, and what stops it.
+const ATTACKS: [&str; 17] = [
+    "put junk FILE",
+    "put -a junk FILE",
+    "reput junk FILE",
+    "rm FILE",
+    "rename FILE /incoming/away",
+    "rename -l FILE /incoming/away",
+    "chmod 666 FILE",
+    "chown 0 FILE",
+    "ln /incoming/junk FILE",
+    "ln -s /etc/passwd /incoming/link",
+    "ln -s /etc/passwd FOLDER/link",
+    "rmdir FOLDER",
+    "rename FOLDER /incoming/folder",
+    "get /etc/passwd",
+    "get ../../../../etc/passwd",
+    "put junk /../../../etc/junk",
+    "mkdir /root",
+];
+
+#[test]
+fn a_stolen_pool_key_changes_nothing_that_was_published() {
+    let (lab, mirror) = with_mirror();
+    let before = published(&mirror);
+    lab.write("junk", "junk\n");
+    mirror.sftp(&lab, "rel-pool", "pool", "put junk /incoming/junk\n").exits(0);
+    let attack = |request: &str, file: &str, folder: &str| {
+        let request = request.replace("FILE", file).replace("FOLDER", folder);
+        let said = mirror.sftp(&lab, "rel-pool", "pool", &format!("{request}\n"));
+        assert_ne!(said.code, Some(0), "{request}: {said:?}");
+        assert_eq!(published(&mirror), before, "{request}");
+    };
+    let (file, folder) = ("/pub/releases/kestrel/1.1/kestrel-1.1", "/pub/releases/kestrel/1.1");
+    for request in ATTACKS.iter().chain(&["rename /incoming/junk FILE", "rename -l /incoming/junk FILE"]) {
+        attack(request, file, folder);
+    }
+    // The same bytes under the name that they had before they were published.
+    let staged = mirror.as_root("cd /srv/mirror/pool-root; find incoming -links +1 -size -2").exits(0).out;
+    let staged = format!("/{}", staged.lines().next().unwrap());
+    for request in ["put junk FILE", "put -a junk FILE", "chmod 666 FILE", "rm FILE"] {
+        attack(request, &staged, "/incoming");
+    }
+    // Metadata is not this account's; neither is a folder that nobody has made.
+    for request in ["put junk /pub/metadata/2.root.json", "mkdir /pub/metadata", "put junk /pub/index.html"] {
+        attack(request, "", "");
+    }
+    no_way_in(&lab, &mirror, "rel-pool", "pool");
+    // Neither key opens the other account, nor root's, also not with planted files.
+    mirror.as_root("mkdir -p /root/.ssh; cp /etc/ssh/release-mirror/keys/rel-pool /root/.ssh/authorized_keys").exits(0);
+    mirror.as_root("cp /root/.ssh/authorized_keys /root/.ssh/authorized_keys2").exits(0);
+    for account in ["rel-meta", "root", "nobody"] {
+        let said = mirror.sftp(&lab, account, "pool", "ls\n");
+        assert_ne!(said.code, Some(0), "{account}: {said:?}");
+        said.says("Permission denied");
+    }
+
+    // Sealed, also a shell would not help; and pushing goes on.
+    tag(&lab, "1.2");
+    mirror.as_root("NO_FAKE_STAT=1 faketime -f +2d release-mirror-seal").exits(0);
+    let sealed = mirror
+        .as_root("cd /srv/mirror; ls -A pool-root/incoming; lsattr pool-root/pub/releases/kestrel/1.1/kestrel-1.1");
+    assert!(sealed.exits(0).out.starts_with("----i"), "staged files are gone, and the file is immutable");
+    let before = published(&mirror);
+    for command in
+        ["rm -f F", "mv F D/x", "echo x >>F", "chmod 666 F", "ln -f /incoming/x F", "rm -rf D", "mv D /tmp/x"]
+    {
+        let folder = "/srv/mirror/pool-root/pub/releases/kestrel/1.1";
+        let command = command.replace('F', &format!("{folder}/kestrel-1.1")).replace('D', folder);
+        let said =
+            mirror.as_root(&format!("setpriv --reuid rel-pool --regid rel-pool --clear-groups sh -c '{command}'"));
+        assert_ne!(said.code, Some(0), "{command}: {said:?}");
+        assert_eq!(published(&mirror), before, "{command}");
+    }
+    lab.cut("1.2").exits(0).says("to mirror eu1");
+    lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.1").says("kestrel 1.2");
+
+    // What is left to a thief: names of the future.
+    tag(&lab, "1.3");
+    mirror
+        .sftp(
+            &lab,
+            "rel-pool",
+            "pool",
+            "mkdir /pub/releases/kestrel/1.3\nput junk /pub/releases/kestrel/1.3/kestrel-1.3\n",
+        )
+        .exits(0);
+    let said = lab.cut("1.3").exits(4).says("published   here").says("not pushed  eu1");
+    said.says("is not a read-only file on the mirror").says("/pub/releases/kestrel/1.3/kestrel-1.3");
+    lab.verify(&[&mirror.url()]).exits(0).does_not_say("kestrel 1.3");
+    mirror.as_root("chmod 444 /srv/mirror/pool-root/pub/releases/kestrel/1.3/kestrel-1.3").exits(0);
+    lab.runs(&["publish"]).exits(4).says("holds other bytes than this release").says("was not replaced");
+    mirror.as_root("rm -f /srv/mirror/pool-root/pub/releases/kestrel/1.3/kestrel-1.3").exits(0);
+    lab.runs(&["publish"]).exits(0);
+    lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.3");
+}
+
+/// No shell, no program, no forwarding.
+fn no_way_in(lab: &Lab, mirror: &Mirror, account: &str, key: &str) {
+    let ssh = |arguments: &[&str]| {
+        let mut command = mirror.ssh(lab, "ssh", account, key);
+        run(command.args(["-o", "ExitOnForwardFailure=yes"]).args(arguments))
+    };
+    for arguments in [
+        &["127.0.0.1", "id"][..],
+        &["-tt", "127.0.0.1"],
+        &["127.0.0.1", "/bin/sh", "-c", "id"],
+        &["-W", "127.0.0.1:22", "127.0.0.1"],
+        &["-R", "0:127.0.0.1:22", "-N", "127.0.0.1"],
+        &["-R", "/incoming/socket:127.0.0.1:22", "-N", "127.0.0.1"],
+        &["-w", "any", "-N", "127.0.0.1"],
+        &["-A", "-s", "127.0.0.1", "netconf"],
+    ] {
+        let said = ssh(arguments);
+        assert_ne!(said.code, Some(0), "{arguments:?}: {said:?}");
+        assert!(!said.has("uid="), "{arguments:?}: {said:?}");
+    }
+    // A port that ssh opens here leads nowhere there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let forward = format!("{port}:127.0.0.1:{}", mirror.ssh);
+    let mut tunnel: Command = mirror.ssh(lab, "ssh", account, key);
+    let mut tunnel = tunnel.args(["-N", "-L", &forward, "127.0.0.1"]).spawn().unwrap();
+    let mut connected = None;
+    while connected.is_none() && tunnel.try_wait().unwrap().is_none() {
+        connected = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).ok();
+    }
+    let mut heard = String::new();
+    if let Some(mut stream) = connected {
+        let _ = std::io::Read::read_to_string(&mut stream, &mut heard);
+    }
+    let _ = tunnel.kill();
+    let _ = tunnel.wait();
+    assert_eq!(heard, "");
+}
+
+#[test]
+fn what_a_stolen_pointer_key_can_change_is_refused_by_clients_and_repaired() {
+    let (lab, mirror) = with_mirror();
+    let before = published(&mirror);
+    lab.write("junk", "junk\n");
+    mirror.sftp(&lab, "rel-meta", "pointer", "put junk /incoming/junk\n").exits(0);
+    let attack = |request: &str| {
+        let said = mirror.sftp(&lab, "rel-meta", "pointer", &format!("{request}\n"));
+        assert_ne!(said.code, Some(0), "{request}: {said:?}");
+        assert_eq!(published(&mirror), before, "{request}");
+    };
+    for request in ATTACKS {
+        // Its own pointers it may move; that comes below.
+        if !request.starts_with("rename FILE") && !request.starts_with("put junk FILE") {
+            attack(&request.replace("FILE", "/pub/metadata/timestamp.json").replace("FOLDER", "/pub/metadata"));
+        }
+    }
+    attack("put junk /pub/metadata/timestamp.json");
+    // What is published for ever is in the other account's chroot.
+    for request in ["put junk /pub/releases/kestrel/1.1/kestrel-1.1", "ls /pub/releases", "rename /pub/bundles /pub/x"]
+    {
+        attack(request);
+    }
+    no_way_in(&lab, &mirror, "rel-meta", "pointer");
+
+    // Junk for each pointer that clients begin with: refused, and repaired without a key.
+    for pointer in ["timestamp.json", "2.root.json", "99.root.json"] {
+        let junk = format!("put junk /incoming/new\nrename /incoming/new /pub/metadata/{pointer}\n");
+        mirror.sftp(&lab, "rel-meta", "pointer", &junk).exits(0);
+        let said = lab.verify(&[&mirror.url()]);
+        assert_eq!(said.code == Some(0), pointer == "99.root.json", "{pointer}: {said:?}");
+        lab.runs(&["publish"]).exits(0);
+        lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.1");
+    }
+    // An old timestamp is refused by who has seen a newer one, and repaired.
+    mirror.as_root("cd /srv/mirror/meta-root; install -o rel-meta pub/metadata/timestamp.json incoming/old").exits(0);
+    lab.with_keys(&["refresh"]).exits(0);
+    lab.verify(&[&mirror.url()]).exits(0);
+    mirror.sftp(&lab, "rel-meta", "pointer", "rename /incoming/old /pub/metadata/timestamp.json\n").exits(0);
+    lab.verify(&[&mirror.url()]).exits(3).says("was seen before");
+    lab.runs(&["status"]).exits(0).says("1 behind");
+    lab.runs(&["publish"]).exits(0);
+    lab.verify(&[&mirror.url()]).exits(0);
+}
+
+#[test]
+fn readers_see_whole_states_while_generations_are_pushed() {
+    let (lab, mirror) = with_mirror();
+    let generations = if is_long() { 50 } else { 6 };
+    let done = AtomicBool::new(false);
+    let reads = AtomicUsize::new(0);
+    let url = mirror.url();
+    std::thread::scope(|scope| {
+        for reader in 0..3 {
+            let (lab, url, done, reads) = (&lab, &url, &done, &reads);
+            scope.spawn(move || {
+                let data = lab.path(&format!("reader{reader}"));
+                while !done.load(Ordering::SeqCst) {
+                    let mut command = lab.release();
+                    command.env("XDG_DATA_HOME", &data).args(["verify", "--root", "trust/root.json", url]);
+                    run(&mut command).exits(0).says("kestrel 1.1");
+                    reads.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for _ in 0..generations {
+            lab.with_keys(&["refresh"]).exits(0);
+        }
+        // Each reader has read at least once at the end.
+        while reads.load(Ordering::SeqCst) < 9 {
+            std::thread::yield_now();
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn a_push_that_is_killed_anywhere_shows_nothing_and_is_finished_by_the_next() {
+    let lab = ready();
+    // The only mirror, so that the steps are its own.
+    let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+    lab.write("home/terminal.toml", terminal.replace("[mirror.here]\npath = \"../mirror\"", ""));
+    let mirror = Mirror::set_up(&lab, "eu1");
+    lab.runs(&["publish"]).exits(0);
+    for (step, version) in [
+        ("publish.begun", "1.1"),
+        ("publish.file", "1.2"),
+        ("publish.file:7", "1.3"),
+        ("publish.pointer", "1.4"),
+        ("publish.pointer:4", "1.5"),
+        ("publish.timestamp", "1.6"),
+        ("publish.recorded", "1.7"),
+    ] {
+        if version != "1.1" {
+            tag(&lab, version);
+        }
+        let cut = ["cut", "kestrel", version, &format!("--yes={version}")];
+        let said = lab.with_keys_and(&cut, &[("RELEASE_FAIL_AT", step)]);
+        assert_eq!(said.code, None, "{step}: {said:?}");
+        lab.verify(&[&mirror.url()]).exits(0);
+        if step == "publish.file" {
+            // A day passes before anybody looks: staged files are taken away, and
+            // names that are there are sealed.
+            mirror.as_root("NO_FAKE_STAT=1 faketime -f +2d release-mirror-seal").exits(0);
+        }
+        lab.cut(version).exits(0).does_not_say("Signed");
+        lab.verify(&[&mirror.url()]).exits(0).says(&format!("kestrel {version}"));
+    }
+}
+
+#[test]
+fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
+    let (lab, mirror) = with_mirror();
+    let before = published(&mirror);
+    let terminal = lab.read("home/terminal.toml");
+    tag(&lab, "1.2");
+    lab.write("work/notes", "n".repeat(300_000));
+    lab.commit("1.2");
+    run(lab.git("work").args(["tag", "-d", "v1.2"])).exits(0);
+    lab.tag("1.2");
+
+    // A server that is not the one: it hears no name of ours.
+    let text = String::from_utf8(terminal.clone()).unwrap();
+    let pinned = String::from_utf8(lab.read("eu1.host.pub")).unwrap().trim().to_owned();
+    run(program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(lab.path("other"))).exits(0);
+    let other = String::from_utf8(lab.read("other.pub")).unwrap().trim().to_owned();
+    lab.write("home/terminal.toml", text.replace(&pinned, &other));
+    let said = lab.cut("1.2").exits(4).says("does not have the host key that terminal.toml pins");
+    said.says("nothing was sent to it").says("published   here");
+    lab.runs(&["mirror", "check", "eu1"]).exits(1).says("compare it over another channel");
+    lab.write("home/terminal.toml", &terminal);
+
+    // A key that the mirror does not know, none, and one that is used twice.
+    let key = lab.read("home/keys/mirror-eu1-pool");
+    lab.copy("other", "home/keys/mirror-eu1-pool");
+    lab.runs(&["publish"]).exits(4).says("does not let rel-pool in").says("Permission denied");
+    fs::remove_file(lab.path("home/keys/mirror-eu1-pool")).unwrap();
+    lab.runs(&["publish"]).exits(4).says("cannot use").says("mirror-eu1-pool");
+    lab.copy("home/keys/mirror-eu1-pointer", "home/keys/mirror-eu1-pool");
+    lab.runs(&["mirror", "check", "eu1"]).exits(1).says("hold the same key");
+    lab.runs(&["mirror", "layout", "eu1"]).exits(1).says("hold the same key");
+    lab.write("home/keys/mirror-eu1-pool", key);
+
+    let fails = |break_it: &str, says: &[&str], mend: &str| {
+        mirror.as_root(break_it).exits(0);
+        let said = lab.runs(&["publish"]).exits(4);
+        mirror.as_root(mend).exits(0);
+        for text in says {
+            assert!(said.has(text), "{break_it}: no {text:?} in {said:?}");
+        }
+        let seen: Vec<String> =
+            published(&mirror).lines().filter(|line| !line.contains("1.2")).map(str::to_owned).collect();
+        let old: Vec<&str> = before.lines().collect();
+        assert_eq!(seen, old, "{break_it}");
+        lab.verify(&[&mirror.url()]).exits(0).does_not_say("kestrel 1.2");
+    };
+    // Permission lost.
+    fails(
+        "chown root /srv/mirror/pool-root/incoming",
+        &["the mirror refuses to look at /incoming/", "permission denied"],
+        "chown rel-pool /srv/mirror/pool-root/incoming",
+    );
+    // Every session is killed.
+    fails(
+        "(while true; do pkill -KILL -u rel-pool; done) >/dev/null 2>&1 & echo $! >/run/killer",
+        &["the SSH connection to 127.0.0.1", "ended"],
+        "kill $(cat /run/killer)",
+    );
+    // It takes connections and says nothing.
+    fails(
+        "pkill -STOP -f [r]elease-mirror/sshd_config",
+        &["the SSH connection to 127.0.0.1", "timed out"],
+        "pkill -CONT -f [r]elease-mirror/sshd_config",
+    );
+    // Full before it begins, and full on the way: few inodes are left.
+    for (limit, text) in [
+        ("size=200k", "and 3"),
+        ("nr_inodes=$(($(find pool-root -printf '%i\n' | sort -u | wc -l) + 4))", "the mirror is full"),
+    ] {
+        let small = format!(
+            "cd /srv/mirror; mount -t tmpfs -o {limit},mode=755 none /mnt; cp -a pool-root/. /mnt || true; \
+             mount --move /mnt pool-root"
+        );
+        fails(&small, &["the mirror is full", text], "umount /srv/mirror/pool-root");
+    }
+    // Pointers that a cache still has: never called published.
+    let config = "/etc/nginx/conf.d/release-mirror.conf";
+    fails(
+        &format!(
+            "cp -a /srv/mirror/meta-root/pub /srv/stale; sed -i 's:1 /srv/mirror/meta-root/pub:1 /srv/stale:' {config}; \
+             nginx -s reload"
+        ),
+        &["does not read back as it was written"],
+        &format!(
+            "sed -i 's:1 /srv/stale:1 /srv/mirror/meta-root/pub:' {config}; nginx -s reload; \
+             rm -rf /srv/mirror/meta-root/pub; mv /srv/stale /srv/mirror/meta-root/pub"
+        ),
+    );
+    // Other bytes to us than were stored.
+    fails(
+        &format!(
+            "cp -a /srv/mirror/pool-root/pub /srv/liar; rm -f /srv/liar/releases/kestrel/1.2/kestrel-1.2; \
+             echo lie >/srv/liar/releases/kestrel/1.2/kestrel-1.2; \
+             sed -i 's:0 /srv/mirror/pool-root/pub:0 /srv/liar:' {config}; nginx -s reload"
+        ),
+        &["kestrel-1.2 holds other bytes than this release"],
+        &format!("sed -i 's:0 /srv/liar:0 /srv/mirror/pool-root/pub:' {config}; nginx -s reload"),
+    );
+    lab.runs(&["publish"]).exits(0);
+    lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.2");
+}
+
+#[test]
+fn a_server_that_answers_junk_is_refused() {
+    let (lab, mirror) = with_mirror();
+    tag(&lab, "1.2");
+    // Somebody has taken the machine over, and its host key.
+    mirror.as_root("pkill -f [r]elease-mirror/sshd_config").exits(0);
+    mirror
+        .as_root(
+            "usermod -s /bin/sh rel-pool; \
+        sed -i '/^Match/,$d; /^ForceCommand/d; s:^PidFile.*:PidFile none:' /etc/ssh/release-mirror/sshd_config; \
+        echo 'ForceCommand /bin/sh /srv/evil' >>/etc/ssh/release-mirror/sshd_config; echo exit >/srv/evil; \
+        /usr/sbin/sshd -f /etc/ssh/release-mirror/sshd_config -o ListenAddress=127.0.0.1 -E /srv/evil.log",
+        )
+        .exits(0);
+    let extension = |name: &str, version: &str| {
+        let number = |text: &str| format!("\\000\\000\\000\\{:03o}{text}", text.len());
+        number(name) + &number(version)
+    };
+    let names = ["limits@openssh.com", "statvfs@openssh.com", "fsync@openssh.com", "hardlink@openssh.com"];
+    let known: String =
+        names.iter().map(|name| extension(name, if name.starts_with("statvfs") { "2" } else { "1" })).collect();
+    let length: usize = 5 + names.iter().map(|name| name.len() + 9).sum::<usize>();
+    let version =
+        |length: usize, more: &str| format!("printf '\\000\\000\\000\\{length:03o}\\002\\000\\000\\000\\003{more}'");
+    let status = "printf '\\000\\000\\000\\021\\145\\000\\000\\000\\001\\000\\000\\000\\143\\000\\000\\000\\000\\000\\000\\000\\000'";
+    for (evil, says) in [
+        ("exit 0".to_owned(), "ended"),
+        ("cat /dev/zero".to_owned(), "ended"),
+        ("yes".to_owned(), "ended"),
+        ("echo This account is not available".to_owned(), "ended"),
+        (version(5, "") + "; cat >/dev/null", "it has no limits@openssh.com version 1"),
+        (version(length, &known) + "; cat /dev/zero", "ended"),
+        // A status that does not exist.
+        (version(length, &known) + "; " + status + "; cat >/dev/null", "ended"),
+    ] {
+        mirror.as_root(&format!("cat >/srv/evil <<'EOF'\n{evil}\nEOF")).exits(0);
+        let said = lab.cut("1.2").exits(4).says("published   here").says("not pushed  eu1");
+        assert!(said.has("127.0.0.1") && said.has(says), "{evil}: {said:?}");
+    }
+}
+
+#[test]
+fn an_audit_finds_what_is_not_as_published() {
+    let (lab, mirror) = with_mirror();
+    let count = |said: &str| said.lines().filter(|line| line.starts_with("  ")).count();
+    for name in ["eu1", "here"] {
+        let said = lab.runs(&["mirror", "audit", name]).exits(0);
+        said.says(&format!("{name}  publication 3, ")).says("as published, and nothing else");
+    }
+    lab.runs(&["mirror", "audit", "us1"]).exits(2).says("terminal.toml has no mirror `us1`");
+    let pool = "releases/kestrel/1.1";
+    mirror.as_root(&format!(
+        "cd /srv/mirror/pool-root/pub/{pool}; printf X | dd of=kestrel-1.1 conv=notrunc status=none; rm kestrel-1.1.notes; \
+         chmod 644 SHA256SUMS; echo extra >extra; chmod 444 extra; ln -s /etc/passwd link; mkdir -p ../.git; echo x >../.git/x; \
+         printf x >\"$(printf 'a\\033[31mb')\"; \
+         cd /srv/mirror/meta-root/pub/metadata; echo junk >1.kestrel.json; echo junk >99.root.json; chmod 666 1.root.json"
+    ))
+    .exits(0);
+    let said = lab.runs(&["mirror", "audit", "eu1"]).exits(3);
+    // The bytes are there under both names of the file, whose name is no matter.
+    for line in [
+        format!("changed     {pool}/kestrel-1.1:"),
+        "changed     targets/kestrel/1.1/".to_owned(),
+        format!("missing     {pool}/kestrel-1.1.notes: readers get nothing"),
+        format!("unexpected  {pool}/extra: nobody has published it"),
+        format!("unexpected  {pool}/link: nobody"),
+        "unexpected  releases/kestrel/.git/x: nobody".to_owned(),
+        format!("unexpected  {pool}/a\\u{{1b}}[31mb: nobody"),
+        format!("mode        {pool}/SHA256SUMS: its mode there is 100644"),
+        "changed     metadata/1.kestrel.json:".to_owned(),
+        "unexpected  metadata/99.root.json".to_owned(),
+        "mode        metadata/1.root.json: its mode there is 100666".to_owned(),
+    ] {
+        assert!(said.has(&line), "no {line:?} in {said:?}");
+    }
+    let json = lab.runs(&["mirror", "audit", "eu1", "--json"]).exits(3).out;
+    let json = release::manifest::json::from_slice(json.as_bytes()).unwrap();
+    let findings = json["findings"].as_array().unwrap().len();
+    // One more name of the file whose mode changed.
+    assert!(findings >= 12, "{json}");
+    assert!(count(&said.out) >= findings, "a line for each");
+    lab.runs(&["mirror", "audit", "here"]).exits(0);
+}
+
+#[test]
+fn catching_up_looks_at_every_file() {
+    let (lab, mirror) = with_mirror();
+    mirror.as_root("cd /srv/mirror; rm pool-root/pub/releases/kestrel/1.0/kestrel-1.0; rm -r pool-root/pub/targets/kestrel/1.1; \
+        echo junk >meta-root/pub/metadata/1.kestrel.json; rm meta-root/pub/metadata/1.root.json").exits(0);
+    // A push looks at what is new, and there is nothing.
+    lab.runs(&["publish"]).exits(0).says("eu1 (0 new files)");
+    lab.verify(&[&mirror.url()]).exits(3);
+    lab.runs(&["mirror", "catch-up", "eu1"]).exits(0).says("eu1 (8 new files)");
+    lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.0").says("kestrel 1.1");
+    lab.runs(&["mirror", "catch-up", "eu1"]).exits(0).says("eu1 (0 new files)");
+    lab.runs(&["mirror", "catch-up", "here"]).exits(0);
+    lab.runs(&["mirror", "catch-up", "us1"]).exits(2).says("terminal.toml has no mirror `us1`");
+}
+
+#[test]
+fn a_mirror_is_reached_through_another_machine_that_is_pinned_too() {
+    let lab = ready();
+    let mirror = Mirror::set_up(&lab, "eu1");
+    for name in ["jump.host", "home/keys/jump"] {
+        let keygen = ["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"];
+        run(program("ssh-keygen").args(keygen).arg(lab.path(name))).exits(0);
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    mirror.as_root(&format!(
+        "useradd -r -s /usr/sbin/nologin jump; usermod -p '*' jump; cd /etc/ssh; cp {0}/jump.host {0}/jump.host.pub .; \
+         cp {0}/home/keys/jump.pub jump_keys; /usr/sbin/sshd -f /dev/null -o Port={port} -o ListenAddress=127.0.0.1 \
+         -o HostKey=/etc/ssh/jump.host -o AuthorizedKeysFile=/etc/ssh/jump_keys -o PidFile=none -o UsePAM=no \
+         -o PermitOpen=127.0.0.1:{1} -E /srv/jump.log",
+        lab.path("").display(),
+        mirror.ssh
+    ))
+    .exits(0);
+    let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+    let host_key = |file: &str| String::from_utf8(lab.read(file)).unwrap().trim().to_owned();
+    let jump = |host_key: &str| {
+        format!(
+            "{terminal}jump = {{ address = \"127.0.0.1\", port = {port}, user = \"jump\", host-key = \"{host_key}\", \
+             key = \"file:keys/jump\" }}\n"
+        )
+    };
+    let log = || fs::read_to_string(mirror.disk.join("jump.log")).unwrap();
+    lab.write("home/terminal.toml", jump(&host_key("eu1.host.pub")));
+    lab.cut("1.1").exits(4).says("does not have the host key that terminal.toml pins");
+    assert!(!log().contains("Accepted publickey for jump"));
+    lab.write("home/terminal.toml", jump(&host_key("jump.host.pub")));
+    // Killed with its configuration in its hands.
+    fs::create_dir(lab.path("tmp")).unwrap();
+    let tmp = lab.path("tmp");
+    let said =
+        lab.with_keys_and(&["publish"], &[("RELEASE_FAIL_AT", "publish.file"), ("TMPDIR", tmp.to_str().unwrap())]);
+    assert_eq!(said.code, None, "{said:?}");
+    lab.runs(&["publish"]).exits(0);
+    lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.1");
+    assert!(log().contains("Accepted publickey for jump"));
+
+    // What ssh made of it: one key, one way in, and nothing of this user's.
+    let folder = fs::read_dir(&tmp).unwrap().next().unwrap().unwrap().path();
+    for (host, user) in [("mirror", "rel-pool"), ("jump", "jump")] {
+        let facts = run(program("ssh").current_dir(&folder).args(["-G", "-F", "config", host])).exits(0).out;
+        let key = format!("identityfile {host}.key");
+        let keys: Vec<&str> = facts.lines().filter(|line| line.starts_with("identityfile ")).collect();
+        assert_eq!(keys, [&key]);
+        for fact in [
+            &format!("user {user}"),
+            &format!("hostkeyalias {host}"),
+            "hostname 127.0.0.1",
+            "batchmode yes",
+            "identitiesonly yes",
+            "identityagent none",
+            "stricthostkeychecking true",
+            "userknownhostsfile known_hosts",
+            "globalknownhostsfile none",
+            "updatehostkeys false",
+            "verifyhostkeydns false",
+            "canonicalizehostname false",
+            "checkhostip no",
+            "hostkeyalgorithms ssh-ed25519",
+            "pubkeyauthentication true",
+            "passwordauthentication no",
+            "kbdinteractiveauthentication no",
+            "hostbasedauthentication no",
+            "gssapiauthentication no",
+            "preferredauthentications publickey",
+            "forwardagent no",
+            "forwardx11 no",
+            "tunnel false",
+            "clearallforwardings yes",
+            "permitlocalcommand no",
+            "controlmaster false",
+            "compression no",
+            "serveraliveinterval 10",
+            "serveralivecountmax 3",
+        ] {
+            assert!(facts.lines().any(|line| line == fact), "{host}: no {fact:?} in\n{facts}");
+        }
+        let kex = facts.lines().find_map(|line| line.strip_prefix("kexalgorithms ")).unwrap();
+        assert!(kex.starts_with("sntrup761") || kex.starts_with("mlkem768"), "{kex}");
+    }
+    // The connection was made as both sides like it best.
+    let used = fs::read_to_string(mirror.disk.join("sshd.log")).unwrap();
+    assert!(used.contains("Accepted publickey for rel-pool") && used.contains("Accepted publickey for rel-meta"));
+}
+
+#[test]
+fn the_web_server_gives_what_layout_says_and_nothing_else() {
+    let (_lab, mirror) = with_mirror();
+    let url = |path: &str| format!("{}{path}", mirror.url());
+    let file = "/releases/kestrel/1.1/kestrel-1.1";
+    for (paths, cache) in [
+        (&[file, "/releases/kestrel/1.1/SHA256SUMS"][..], "public, max-age=31536000, immutable"),
+        (
+            &[
+                "/metadata/timestamp.json",
+                "/metadata/1.root.json",
+                "/metadata/2.kestrel.json",
+                "/bundles/kestrel.bundle.json",
+                "/index.html",
+                "/",
+            ][..],
+            "no-cache",
+        ),
+    ] {
+        for path in paths {
+            let got = answer(&[], &url(path));
+            assert!(got.starts_with("HTTP/1.1 200"), "{path}: {got}");
+            assert!(got.contains(&format!("Cache-Control: {cache}\r\n")), "{path}: {got}");
+            assert!(got.contains("X-Content-Type-Options: nosniff\r\n"), "{path}: {got}");
+        }
+    }
+    assert!(answer(&["-r", "0-3"], &url(file)).ends_with("\r\n\r\nkest"));
+    for method in ["PUT", "POST", "DELETE", "MKCOL", "MOVE", "PATCH", "OPTIONS", "TRACE"] {
+        let got = answer(&["-X", method, "-d", "x"], &url(file));
+        assert!(got.starts_with("HTTP/1.1 405"), "{method}: {got}");
+    }
+    mirror
+        .as_root(
+            "cd /srv/mirror/pool-root/pub; ln -s /etc/passwd releases/link; ln -s /etc releases/etc; \
+        ln -s releases/kestrel other; mkdir .git; echo secret >.git/config; echo secret >releases/.hidden",
+        )
+        .exits(0);
+    for path in [
+        "/releases/",
+        "/releases",
+        "/releases/kestrel/1.1",
+        "/metadata/",
+        "/targets/",
+        "/incoming/",
+        "/nothing",
+        "/releases/link",
+        "/releases/etc/passwd",
+        "/other/1.1/kestrel-1.1",
+        "/.git/config",
+        "/releases/.hidden",
+        "/releases/../../incoming/",
+        "/..%2f..%2fetc/passwd",
+        "/metadata/timestamp.json.new",
+        "/metadata/01.root.json",
+    ] {
+        let got = answer(&[], &url(path));
+        assert!(got.starts_with("HTTP/1.1 404") || got.starts_with("HTTP/1.1 400"), "{path}: {got}");
+        assert!(!got.contains("Cache-Control"), "what is not there yet must not be remembered: {path}: {got}");
+    }
+}
+
+#[test]
+fn sshd_allows_what_is_documented_for_each_account() {
+    let (lab, mirror) = with_mirror();
+    let common = "open,close,read,write,lstat,fstat,stat,opendir,readdir,realpath,mkdir,fsync";
+    for (account, chroot, own) in
+        [("rel-pool", "/srv/mirror/pool-root", "hardlink"), ("rel-meta", "/srv/mirror/meta-root", "posix-rename")]
+    {
+        let facts = mirror.as_root(&format!(
+            "/usr/sbin/sshd -T -f /etc/ssh/release-mirror/sshd_config -C user={account},host=x,addr=192.0.2.1"
+        ));
+        let facts = facts.exits(0).out;
+        for fact in [
+            &format!("chrootdirectory {chroot}"),
+            &format!("forcecommand internal-sftp -l INFO -u 0022 -p {common},{own},limits,statvfs"),
+            "allowusers rel-pool",
+            "allowusers rel-meta",
+            "authenticationmethods publickey",
+            "pubkeyauthentication yes",
+            "passwordauthentication no",
+            "kbdinteractiveauthentication no",
+            "hostbasedauthentication no",
+            "gssapiauthentication no",
+            "kerberosauthentication no",
+            "usepam no",
+            "permitrootlogin no",
+            "authorizedkeysfile /etc/ssh/release-mirror/keys/%u",
+            "authorizedkeyscommand none",
+            "authorizedprincipalsfile none",
+            "trustedusercakeys none",
+            "strictmodes yes",
+            "permituserenvironment no",
+            "permituserrc no",
+            "disableforwarding yes",
+            "allowagentforwarding no",
+            "allowtcpforwarding no",
+            "allowstreamlocalforwarding no",
+            "x11forwarding no",
+            "permittunnel no",
+            "permitlisten none",
+            "permitopen none",
+            "permittty no",
+            "compression no",
+            "gatewayports no",
+            "subsystem sftp internal-sftp",
+            "hostkey /etc/ssh/ssh_host_ed25519_key",
+            "hostkeyalgorithms ssh-ed25519",
+            "pubkeyacceptedalgorithms ssh-ed25519,ecdsa-sha2-nistp256",
+            "maxauthtries 2",
+            "maxsessions 2",
+        ] {
+            assert!(facts.lines().any(|line| line == fact), "{account}: no {fact:?} in\n{facts}");
+        }
+        let kex = facts.lines().find(|line| line.starts_with("kexalgorithms ")).unwrap();
+        assert!(
+            kex["kexalgorithms ".len()..].split(',').all(|name| name.contains("sntrup") || name.contains("mlkem")),
+            "{kex}"
+        );
+    }
+    // What its auditors say of the algorithms.
+    let audit = run(program("ssh-audit").args(["-n", "-p", &mirror.ssh.to_string(), "127.0.0.1"]));
+    assert!(audit.out.contains("(kex) sntrup761x25519-sha512@openssh.com"), "{audit:?}");
+    assert!(!audit.out.contains("[fail]"), "{audit:?}");
+    // What versions warn of that are older than the algorithm, and the mark that no
+    // packet may be left out (strict key exchange).
+    let is_old = |line: &str| {
+        (line.starts_with("(kex) sntrup761x25519") && line.ends_with("using experimental algorithm"))
+            || (line.starts_with("(kex) kex-strict-s-v00@openssh.com") && line.ends_with("unknown algorithm"))
+    };
+    let warnings: Vec<&str> = audit.out.lines().filter(|line| line.contains("[warn]") && !is_old(line)).collect();
+    assert_eq!(warnings, [""; 0], "{audit:?}");
+    // Each key opens one account, and is restricted besides.
+    for (account, key) in [("rel-pool", "pool"), ("rel-meta", "pointer")] {
+        let public = String::from_utf8(lab.read(&format!("home/keys/mirror-eu1-{key}.pub"))).unwrap();
+        let allowed = mirror.as_root(&format!("cat /etc/ssh/release-mirror/keys/{account}")).exits(0).out;
+        assert_eq!(allowed.trim(), format!("restrict {}", public.trim()));
+        let passwd = mirror.as_root(&format!("getent passwd {account}; getent shadow {account}")).exits(0).out;
+        assert!(passwd.contains(":/nonexistent:/usr/sbin/nologin\n"), "{passwd}");
+        assert!(passwd.contains(&format!("\n{account}:*:")), "{passwd}");
+    }
+}
+
+#[test]
+fn the_script_changes_only_what_differs() {
+    let (lab, mirror) = with_mirror();
+    let script = |arguments: &str| {
+        let (script, layout) = (project("scripts/mirror"), lab.path("eu1.layout"));
+        mirror.as_root(&format!("{} {arguments} {}", script.display(), layout.display()))
+    };
+    let listen = mirror.url().replace("http://", "--listen ");
+    script(&format!("--check {listen}")).exits(0).says("Nothing would be changed.");
+    script(&listen).exits(0).says("Nothing was changed.").says("host-key = \"ssh-ed25519 ");
+    let state =
+        "ls -lR --time-style=full-iso /etc/ssh /etc/nginx /srv/mirror /etc/passwd; cat /etc/ssh/release-mirror/*";
+    mirror
+        .as_root(
+            "echo 'AllowUsers root' >>/etc/ssh/release-mirror/sshd_config; chmod 777 /srv/mirror/pool-root; \
+        usermod -s /bin/sh rel-pool",
+        )
+        .exits(0);
+    let before = mirror.as_root(state).out;
+    script(&format!("--dry-run {listen}")).exits(0).says("would: write /etc/ssh/release-mirror/sshd_config");
+    let said = script(&format!("--check {listen}")).exits(1);
+    said.says("would: make folder /srv/mirror/pool-root").says("would: take home and shell of rel-pool");
+    assert_eq!(mirror.as_root(state).out, before, "a dry run changes nothing");
+    script(&listen).exits(0).says("write /etc").does_not_say("Nothing was changed");
+    script(&format!("--check {listen}")).exits(0);
+    // A layout is not believed.
+    let layout = String::from_utf8(lab.read("eu1.layout")).unwrap();
+    for bad in
+        ["folder pool ../etc", "key pool ssh-ed25519 AAAA\ncommand=\"x\"", "pointer ^/x; } server {$", "port 0", "x"]
+    {
+        lab.write("eu1.layout", format!("{layout}{bad}\n"));
+        script(&listen).exits(1).says("nothing was changed");
+    }
+}
+
+#[test]
+fn the_mirrors_of_a_terminal_are_listed() {
+    let lab = Lab::released();
+    let (ssh, http) = enter(&lab, "eu1");
+    let said = lab.runs(&["mirror", "list"]).exits(0).says("here  ");
+    said.says(&format!("eu1  http://eu1.invalid:{http}, over SSH to 127.0.0.1:{ssh}"));
+    // Nothing that would not be read back is written.
+    let terminal = lab.read("home/terminal.toml");
+    let host_key = String::from_utf8(lab.read("eu1.host.pub")).unwrap();
+    for (name, url, key, complaint) in [
+        ("eu1", "http://eu1.example", host_key.as_str(), "terminal.toml has a mirror `eu1`; nothing was changed"),
+        ("eu2", "http://eu1.example/\"\n[x]", &host_key, "a mirror's URL begins with http:// or https://"),
+        ("eu2", "ftp://eu1.example", &host_key, "a mirror's URL begins with http:// or https://"),
+        ("eu2", "http://eu1.example", "ssh-rsa AAAA", "a host key is a type and base64"),
+    ] {
+        let add = ["mirror", "add", name, "--url", url, "--address", "192.0.2.1", "--host-key", key];
+        lab.runs(&add).exits(2).says(complaint).says("nothing was changed");
+    }
+    lab.copy("home/keys/mirror-eu1-pool", "home/keys/mirror-eu2-pointer");
+    let add =
+        ["mirror", "add", "eu2", "--url", "http://eu2.example", "--address", "192.0.2.1", "--host-key", &host_key];
+    lab.runs(&add).exits(1).says("hold the same key");
+    assert_eq!(lab.read("home/terminal.toml"), terminal);
+    lab.runs(&["mirror", "check", "here"]).exits(2).says("is the local folder");
+    lab.runs(&["mirror", "layout", "us1"]).exits(2).says("terminal.toml has no mirror `us1`");
+}
