@@ -117,6 +117,8 @@ pub fn take(
     for name in names {
         let shown = name.to_string_lossy();
         let fate = match shown.parse::<FileName>() {
+            // Of any name: many systems leave some of their own.
+            _ if medium.has_folder(&name) => Fate::Folder,
             Err(_) => Fate::Refused("a name has A-Z a-z 0-9 . _ + ~ - only, and begins with none of . -".to_owned()),
             Ok(name) => match medium.find(name.as_str()) {
                 Ok(Found::File(file, length)) => taker.file(&name, file, length)?,
@@ -128,6 +130,14 @@ pub fn take(
         report(&shown, &fate);
     }
     Ok(())
+}
+
+/// What became of the copy of a file.
+enum Copied {
+    /// It is whole, and has this digest.
+    Whole(NamedTempFile, Sha256),
+    /// The medium is at fault, and why.
+    Refused(String),
 }
 
 struct Taker<'a> {
@@ -195,8 +205,8 @@ impl Taker<'_> {
         self.progress.event(Event::Begin { stage: Stage::Import, what: name.as_str() });
         self.progress.event(Event::Length(length));
         let (copy, sha256) = match self.copy(&mut file, length, &folder)? {
-            Ok(copied) => copied,
-            Err(reason) => return Ok(Fate::Refused(reason)),
+            Copied::Whole(copy, sha256) => (copy, sha256),
+            Copied::Refused(reason) => return Ok(Fate::Refused(reason)),
         };
         home::step("import.copied");
         keep(copy, &target(sha256)).map_err(|error| HomeError::io(&folder, error))?;
@@ -215,15 +225,10 @@ impl Taker<'_> {
     }
 
     /// Copies a file beside where it will be. What counts is the digest of what
-    /// was copied. The inner error is the medium's fault.
-    fn copy(
-        &self,
-        file: &mut File,
-        length: u64,
-        folder: &Path,
-    ) -> Result<Result<(NamedTempFile, Sha256), String>, HomeError> {
+    /// was copied.
+    fn copy(&self, file: &mut File, length: u64, folder: &Path) -> Result<Copied, HomeError> {
         let failed = |error: io::Error| HomeError::io(folder, error);
-        let unreadable = |error: io::Error| Ok(Err(format!("it cannot be read: {error}")));
+        let unreadable = |error: io::Error| Ok(Copied::Refused(format!("it cannot be read: {error}")));
         let mut copy = tempfile::Builder::new().prefix(PARTIAL).tempfile_in(folder).map_err(failed)?;
         let before = match file.rewind().and_then(|()| file.metadata()) {
             Ok(before) => before,
@@ -239,8 +244,8 @@ impl Taker<'_> {
             Err(error) => return unreadable(error),
         };
         match file.metadata() {
-            Ok(after) if read == length && state(&after) == state(&before) => Ok(Ok((copy, sha256))),
-            Ok(_) => Ok(Err("it changed while it was read".to_owned())),
+            Ok(after) if read == length && state(&after) == state(&before) => Ok(Copied::Whole(copy, sha256)),
+            Ok(_) => Ok(Copied::Refused("it changed while it was read".to_owned())),
             Err(error) => unreadable(error),
         }
     }

@@ -1,6 +1,7 @@
 //! A removable medium: a folder that somebody hostile has filled, and may go on
 //! changing while it is read.
 
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -90,6 +91,13 @@ impl Medium {
         }
         names.sort();
         Ok(names)
+    }
+
+    /// Whether a name, which may be none that we use, is that of a folder. Nothing is
+    /// opened.
+    pub fn has_folder(&self, name: &OsStr) -> bool {
+        rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
     }
 
     /// Opens what has a name. What it is is asked before, since opening a device

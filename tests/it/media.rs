@@ -117,6 +117,21 @@ fn only_plain_files_with_plain_names_are_taken() {
 }
 
 #[test]
+fn what_systems_leave_on_a_stick_is_no_alarm() {
+    let lab = Lab::new();
+    lab.write("medium/good", "good\n");
+    for folder in [".Trash-1000", "System Volume Information", "caf\u{e9}", ".fseventsd"] {
+        lab.write(&format!("medium/{folder}/inside"), "inside\n");
+    }
+    let said = import(&lab).exits(0).says("input     good").says("skipped   .Trash-1000: a folder");
+    said.says("skipped   System Volume Information: a folder").says("Took 1 of 5 names.");
+    assert_eq!(names(&lab, "home/inputs"), [Sha256::of(b"good\n").to_string()]);
+    // A link stays one, whatever it leads to and whatever its name is.
+    symlink(".Trash-1000", lab.path("medium/.Trash-1001")).unwrap();
+    import(&lab).exits(REJECTED).says("refused   .Trash-1001").says("1 name of the medium refused");
+}
+
+#[test]
 fn devices_and_other_file_systems_are_not_opened() {
     // Only root can make them.
     if !rustix::process::geteuid().is_root() {
