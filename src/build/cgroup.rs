@@ -132,8 +132,6 @@ impl Group {
         }
         let mut why = String::new();
         for parent in own.ancestors().take_while(|parent| parent.starts_with(&mount)) {
-            // Where that was done already, or cannot be, the next lines tell.
-            let _ = control(&parent.join("cgroup.subtree_control"), "+memory +pids");
             let folder = parent.join(name);
             let group = Self { way: Way::Unified, name: name.to_owned(), memory: folder.clone(), processes: folder };
             match group.set_up(bounds, progress) {
@@ -167,6 +165,11 @@ impl Group {
         self.clear()?;
         for folder in self.folders() {
             fs::create_dir(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        }
+        if let (Way::Unified, Some(parent)) = (&self.way, self.memory.parent()) {
+            // Only where groups can be made. Where that was done already, or cannot be,
+            // the next lines tell. It is not undone: other builds may need it by then.
+            let _ = control(&parent.join("cgroup.subtree_control"), "+memory +pids");
         }
         let memory = bounds.memory.to_string();
         // Version 1 bounds memory and swap together: the same number leaves none.
@@ -202,7 +205,8 @@ impl Group {
         if trial.status.success() {
             Ok(())
         } else {
-            Err(format!("no process of ours may enter {}: {}", self.processes.display(), trial.complaint))
+            let why = Some(trial.complaint).filter(|why| !why.is_empty()).unwrap_or_else(|| trial.status.to_string());
+            Err(format!("no process of ours may enter {}: {why}", self.processes.display()))
         }
     }
 

@@ -170,7 +170,7 @@ pub enum BuildError {
         reason: &'static str,
     },
     /// The build left a larger file than is allowed here.
-    #[error("the build left {} with {length} bytes; an artifact has at most {limit}", quoted(.path))]
+    #[error("the build left {} with {length} bytes; an artifact has at most {} ({limit})", quoted(.path), .limit.bytes())]
     TooLarge {
         /// The path in the recipe.
         path: String,

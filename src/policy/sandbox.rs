@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::Deserializer;
+use serde::de::Error;
 
 use super::text::ConfigError;
 use super::text::Span;
@@ -28,6 +30,7 @@ pub struct Sandbox {
     pub time: Time,
     /// How much memory its processes and its files in memory (`/tmp`,
     /// `/dev/shm`) may take together.
+    #[serde(deserialize_with = "memory")]
     pub memory: Size,
     /// How many processes and threads it may have at once.
     pub processes: Processes,
@@ -81,6 +84,17 @@ impl Sandbox {
     }
 }
 
+/// No build does with less.
+const LEAST_MEMORY: Size = Size(64 * MIB);
+
+fn memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
+    let size = Size::deserialize(deserializer)?;
+    if size < LEAST_MEMORY {
+        return Err(D::Error::custom(format!("no build does with {size} of memory; give it at least {LEAST_MEMORY}")));
+    }
+    Ok(size)
+}
+
 /// A number of bytes: `512MiB`, `8GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
@@ -109,14 +123,14 @@ impl TryFrom<String> for Size {
 }
 
 impl fmt::Display for Size {
-    /// In the largest unit that gives a whole number; below 1 MiB nothing counts
-    /// in larger sizes that are no such number.
+    /// In the largest unit that gives a whole number; from 1 GiB on, what is below
+    /// 1 MiB does not count.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = |unit: u64| self.0.is_multiple_of(unit);
         match self.0 {
             bytes if bytes >= TIB && whole(TIB) => write!(f, "{}TiB", bytes / TIB),
             bytes if bytes >= GIB && whole(GIB) => write!(f, "{}GiB", bytes / GIB),
-            bytes if bytes >= MIB => write!(f, "{}MiB", bytes / MIB),
+            bytes if bytes >= GIB || whole(MIB) => write!(f, "{}MiB", bytes / MIB),
             bytes => write!(f, "{}KiB", bytes / KIB),
         }
     }
@@ -169,16 +183,29 @@ impl Processes {
 impl TryFrom<u32> for Processes {
     type Error = String;
     fn try_from(number: u32) -> Result<Self, String> {
-        // The kernel's PID_MAX_LIMIT.
-        if (1..=4_194_304).contains(&number) {
+        // At most the kernel's PID_MAX_LIMIT; a shell that compiles something needs some.
+        if (16..=4_194_304).contains(&number) {
             return Ok(Self(number));
         }
-        Err(format!("`{number}` is not a number of processes between 1 and 4194304"))
+        Err(format!("`{number}` is not a number of processes between 16 and 4194304"))
     }
 }
 
 impl fmt::Display for Processes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_shown_as_it_is() {
+        for text in ["1KiB", "1536KiB", "1MiB", "1025MiB", "8GiB", "2TiB"] {
+            assert_eq!(Size::try_from(text.to_owned()).unwrap().to_string(), text);
+        }
+        assert_eq!(Size::new(GIB + 1).to_string(), "1024MiB");
     }
 }

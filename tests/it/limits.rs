@@ -223,9 +223,9 @@ refused! {
     an_endless_build: "time = \"2s\"", "trap '' TERM INT HUP; while :; do :; done"
         => 1, "time", "took longer than 2s";
     a_giant_artifact: SETTINGS, "head -c 2M /dev/zero > out/kestrel"
-        => REJECTED, "artifact", "left \"out/kestrel\" with 2097152 bytes; an artifact has at most 1MiB";
+        => REJECTED, "artifact", "left \"out/kestrel\" with 2097152 bytes; an artifact has at most 1048576 (1MiB)";
     a_sparse_artifact: "", "truncate -s 1T out/kestrel"
-        => REJECTED, "artifact", "with 1099511627776 bytes; an artifact has at most 4GiB";
+        => REJECTED, "artifact", "with 1099511627776 bytes; an artifact has at most 4294967296 (4GiB)";
 }
 
 #[test]
@@ -343,7 +343,10 @@ fn limits_that_mean_nothing_are_refused_with_their_place() {
         ("memory = \"99999999999TiB\"", "10: `99999999999TiB` is not a size"),
         ("disk = 32", "8: invalid type: integer `32`, expected a string"),
         ("time = \"2d\"", "8: `2d` is not a time such as \"90s\", \"45m\" or \"2h\""),
-        ("processes = 0", "13: `0` is not a number of processes between 1 and 4194304"),
+        ("memory = \"1KiB\"", "10: no build does with 1KiB of memory; give it at least 64MiB"),
+        ("memory = \"65535KiB\"", "10: no build does with 65535KiB of memory"),
+        ("processes = 0", "13: `0` is not a number of processes between 16 and 4194304"),
+        ("processes = 1", "13: `1` is not a number of processes between 16 and 4194304"),
         ("processes = 4194305", "13: `4194305` is not a number of processes"),
         ("memroy = \"8GiB\"", "1: unknown field `memroy`"),
         ("memroy = \"8GiB\"", "did you mean `memory`?"),
