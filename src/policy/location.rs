@@ -219,8 +219,8 @@ impl TryFrom<String> for KeyPlace {
     }
 }
 
-/// The public key of a host, as `ssh-keyscan` prints it: type and
-/// base64.
+/// The public key of a host: type and base64, the first two words of a file such as
+/// the host's `ssh_host_ed25519_key.pub`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct HostKey(String);
@@ -250,9 +250,13 @@ impl HostKey {
 impl TryFrom<String> for HostKey {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        let mistake = || "a host key is a type and base64, as `ssh-keyscan` prints it: \"ssh-ed25519 AAAA...\"";
+        let mistake = || {
+            "a host key is a type and base64, the first two words of the host's ssh_host_ed25519_key.pub: \
+             \"ssh-ed25519 AAAA...\""
+        };
+        // What follows is a comment.
         let mut words = text.split(' ');
-        let (Some(kind), Some(base64), None) = (words.next(), words.next(), words.next()) else {
+        let (Some(kind), Some(base64)) = (words.next(), words.next()) else {
             return Err(mistake().to_owned());
         };
         let known = HOST_KEYS.iter().find(|(known, _)| *known == kind);
@@ -262,7 +266,7 @@ impl TryFrom<String> for HostKey {
         // The encoded key begins with its type, behind its length (RFC 4253, 6.6).
         let length = u32::try_from(kind.len()).unwrap_or_default().to_be_bytes();
         let is_key = STANDARD.decode(base64).is_ok_and(|key| key.starts_with(&[&length, kind.as_bytes()].concat()));
-        if is_key { Ok(Self(text)) } else { Err(mistake().to_owned()) }
+        if is_key { Ok(Self(format!("{kind} {base64}"))) } else { Err(mistake().to_owned()) }
     }
 }
 
@@ -329,13 +333,13 @@ mod tests {
         let good = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJtIPyzTVBdSN6mJxYqqOwQ0CNVa8GZfQhjWrYBjKzEo";
         let key = HostKey::try_from(good.to_owned()).unwrap();
         assert_eq!((key.as_str(), key.algorithms()), (good, "ssh-ed25519"));
+        assert_eq!(HostKey::try_from(format!("{good} root@git\nother")), Ok(key));
         for bad in [
             "",
             "ssh-ed25519",
             "ssh-ed25519 AAAA",
             "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIJtIPyzTVBdSN6mJxYqqOwQ0CNVa8GZfQhjWrYBjKzEo",
             "ssh-dss AAAAB3NzaC1kc3MAAA==",
-            &format!("{good} comment"),
             &format!("{good}\nother"),
             &format!("* {good}"),
         ] {

@@ -3,10 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::Deserializer;
+use serde::de::SeqAccess;
+use serde::de::Visitor;
+use serde::de::value::SeqAccessDeserializer;
 
 use super::Policy;
 use super::location::SourceHost;
@@ -37,7 +42,7 @@ pub struct Terminal {
     #[serde(default)]
     pub sandbox: Sandbox,
     /// How hosts are reached that have source.
-    #[serde(rename = "source", default)]
+    #[serde(rename = "source", default, deserialize_with = "hosts")]
     pub sources: Vec<SourceHost>,
     /// How publications are spread.
     #[serde(default)]
@@ -47,6 +52,23 @@ pub struct Terminal {
     /// Where publications go.
     #[serde(skip)]
     pub mirrors: BTreeMap<MirrorName, MirrorEntry>,
+}
+
+/// A list of hosts: one that is written as a single table is told how.
+fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SourceHost>, D::Error> {
+    struct Hosts;
+    impl<'de> Visitor<'de> for Hosts {
+        type Value = Vec<SourceHost>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of hosts, each written as [[source]]")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(sequence))
+        }
+    }
+    deserializer.deserialize_seq(Hosts)
 }
 
 /// Where a private key is.
