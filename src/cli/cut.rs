@@ -87,7 +87,7 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     }
     let operator = AtTerminal { ui, yes: args.yes.is_some(), today: args.today.today };
     let cut = Cut { home: &home, product, version, operator: &operator, now: &Timestamp::now };
-    let stop = Stop { home: &home, product, version };
+    let stop = Stop { home: &home, product, version, is_rehearsal: args.dry_run };
     let mut facts = json!({ "version": 1, "product": product, "release": version });
     if args.dry_run {
         let pin = cut.dry_run().map_err(|error| stop.explain(error))?;
@@ -168,7 +168,7 @@ pub fn report_mirrors(
         let error = CommandError::from_error(error::PARTIAL, error);
         let causes = error.causes().iter().map(String::as_str);
         let all = std::iter::once(error.message()).chain(causes).collect::<Vec<_>>().join(": ");
-        result = result.cause(format!("mirror `{}`: {all}", outcome.mirror));
+        result = result.cause(format!("mirror `{}`: {all}", outcome.mirror)).remedy_of(&error);
     }
     Err(result
         .facts(facts)

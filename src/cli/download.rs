@@ -106,7 +106,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
     let mut judge = Judge::new(trust, claims);
 
     fs::create_dir_all(&args.to)
-        .map_err(|error| CommandError::failed(format!("cannot make {}: {error}", args.to.display())))?;
+        .map_err(|error| CommandError::system(format!("cannot make {}: {error}", args.to.display()), &error))?;
     let mut code = 0;
     let mut got = Vec::new();
     for artifact in &wanted {
@@ -246,7 +246,7 @@ fn fetch_to(files: &dyn Files, path: &str, artifact: &Artifact, target: &Path, u
 /// Writes a file under a temporary name and gives it its own when it is whole.
 fn write_whole(target: &Path, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> Result<(), CommandError> {
     let folder = target.parent().unwrap_or(Path::new("."));
-    let failed = |error: io::Error| CommandError::failed(format!("cannot write {}: {error}", target.display()));
+    let failed = |error: io::Error| CommandError::system(format!("cannot write {}: {error}", target.display()), &error);
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     write(file.as_file_mut()).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;

@@ -174,7 +174,7 @@ fn add(path: &Path, fingerprint: Option<&str>, repository: Option<String>, ui: &
     let repository = match repository {
         Some(place) if !crate::transport::Url::is_url(&place) => {
             let path = std::path::absolute(&place)
-                .map_err(|error| CommandError::failed(format!("cannot use {place}: {error}")))?;
+                .map_err(|error| CommandError::system(format!("cannot use {place}: {error}"), &error))?;
             Some(path.display().to_string())
         }
         other => other,
@@ -201,7 +201,7 @@ fn write(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), CommandError> {
         file.persist(path)?;
         Ok(())
     };
-    write().map_err(|error| CommandError::failed(format!("cannot write {}: {error}", path.display())))
+    write().map_err(|error| CommandError::system(format!("cannot write {}: {error}", path.display()), &error))
 }
 
 fn list(ui: &Ui) -> Result<u8, CommandError> {
@@ -241,7 +241,7 @@ fn remove(fingerprint: &str, ui: &Ui) -> Result<u8, CommandError> {
     let folder = folder()?;
     let root = root_path(&folder, *digest);
     fs::remove_file(&root)
-        .map_err(|error| CommandError::failed(format!("cannot remove {}: {error}", root.display())))?;
+        .map_err(|error| CommandError::system(format!("cannot remove {}: {error}", root.display()), &error))?;
     // What is left without its root is never read again.
     let _ = fs::remove_file(note_path(&folder, *digest));
     if let Some(seen) = super::pinned::memory_base() {

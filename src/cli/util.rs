@@ -85,8 +85,9 @@ pub fn run(command: &Command, ui: &Ui) -> Result<u8, CommandError> {
         }
         #[cfg(feature = "terminal")]
         Command::Man { folder } => {
-            let failed =
-                |error: std::io::Error| CommandError::failed(format!("cannot write to {}: {error}", folder.display()));
+            let failed = |error: std::io::Error| {
+                CommandError::system(format!("cannot write to {}: {error}", folder.display()), &error)
+            };
             fs::create_dir_all(folder).map_err(failed)?;
             clap_mangen::generate_to(super::command(), folder).map_err(failed)?;
             ui.say(&format!("Manual pages written to {}", folder.display()));
@@ -139,7 +140,7 @@ impl MetadataStore for SuiteStore {
 impl TufClient {
     fn run(&self) -> Result<(), CommandError> {
         let failed = |error: sigstore_tuf::Error| CommandError::from_error(super::error::FAILED, &error);
-        let io = |error: std::io::Error| CommandError::failed(error.to_string());
+        let io = |error: std::io::Error| CommandError::system(error.to_string(), &error);
         match &self.action {
             TufAction::Init { root } => {
                 let bytes = super::trust::read_root(root)?;

@@ -3,12 +3,15 @@
 
 use std::path::Path;
 use std::time::Duration;
+use std::time::Instant;
 
 use super::Bounds;
+use super::Request;
 use super::SourceError;
 use super::refs;
 use super::refs::TAG;
 use super::route::Route;
+use super::route::Ssh;
 use crate::manifest::claim::GitId;
 use crate::process;
 use crate::process::Confines;
@@ -41,6 +44,10 @@ const SETTINGS: [&str; 16] = [
 const LIST_MEMORY: u64 = 512 << 20;
 /// What a fetch may take of memory.
 const FETCH_MEMORY: u64 = 4 << 30;
+
+fn no_tag(request: &Request<'_>) -> SourceError {
+    SourceError::NoTag { origin: request.origin(), tag: request.tag.to_owned() }
+}
 
 /// A bare repository of ours.
 pub(super) struct Git<'a> {
@@ -97,7 +104,7 @@ impl<'a> Git<'a> {
     fn remote(&self, route: &Route, time: Duration, memory: u64) -> Program {
         let mut program = self.confined(time, memory).env("GIT_ALLOW_PROTOCOL", route.protocol);
         if let Some(ssh) = &route.ssh {
-            program = program.env("GIT_SSH_COMMAND", ssh).env("GIT_SSH_VARIANT", "ssh");
+            program = program.env("GIT_SSH_COMMAND", &ssh.command).env("GIT_SSH_VARIANT", "ssh");
         }
         route.settings.iter().fold(program, |program, setting| program.usual_args(["-c", setting]))
     }
@@ -118,21 +125,24 @@ impl<'a> Git<'a> {
 
     /// Fetches the release tag, its sign-offs, and the branches that match, over
     /// the first route that answers.
-    pub(super) fn fetch(&self, routes: &[Route], tag: &str, branch: &str) -> Result<(), SourceError> {
-        let mut listed = Err(SourceError::NoTag(tag.to_owned()));
+    pub(super) fn fetch(&self, routes: &[Route], request: &Request<'_>) -> Result<(), SourceError> {
+        // What git runs in begins or does not begin here, where no host has a say.
+        self.confined(self.bounds.answer, LIST_MEMORY).arg("version").run(self.progress)?;
+        let mut listed = Err(no_tag(request));
         for route in routes {
-            listed = self.list(route, tag, branch).map(|specs| (route, specs));
+            listed = self.list(route, request).map(|specs| (route, specs));
             if !matches!(listed, Err(SourceError::Unreachable { .. })) {
                 break;
             }
         }
         let (route, specs) = listed?;
+        let begun = Instant::now();
         let fetched = self
             .remote(route, self.bounds.fetch, FETCH_MEMORY)
             .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--stdin"])
             .arg(&route.url)
             .feed(specs.join("\n").as_bytes(), self.progress);
-        fetched.map_err(|error| self.judge(route, self.bounds.fetch, error))?;
+        fetched.map_err(|error| self.judge(route, begun, self.bounds.fetch, error))?;
         let sound = self.confined(self.bounds.fetch, FETCH_MEMORY);
         let sound = sound.args(["fsck", "--strict", "--no-progress", "--no-dangling"]).run(self.progress);
         sound.map(drop).map_err(|error| match error {
@@ -146,7 +156,7 @@ impl<'a> Git<'a> {
     /// Asks what there is, and gives a refspec for each ref that is wanted. What
     /// is fetched afterwards is named in full, so that a source cannot give more
     /// refs than it has told of.
-    fn list(&self, route: &Route, tag: &str, branch: &str) -> Result<Vec<String>, SourceError> {
+    fn list(&self, route: &Route, request: &Request<'_>) -> Result<Vec<String>, SourceError> {
         let unsound = |complaint: String| SourceError::Unsound { place: route.place.clone(), complaint };
         let program = self.remote(route, self.bounds.answer, LIST_MEMORY);
         let program = if route.is_bundle {
@@ -154,25 +164,19 @@ impl<'a> Git<'a> {
         } else {
             program.args(["ls-remote", "--tags", "--heads", "--refs", &route.url])
         };
-        let bytes = program.run(self.progress).map_err(|error| self.judge(route, self.bounds.answer, error))?;
-        let specs = refs::specs(&String::from_utf8_lossy(&bytes), tag, branch).map_err(unsound)?;
-        if specs.iter().any(|spec| spec.ends_with(&format!(":{TAG}"))) {
-            Ok(specs)
-        } else {
-            Err(SourceError::NoTag(tag.to_owned()))
-        }
+        let begun = Instant::now();
+        let listed = program.run(self.progress);
+        let bytes = listed.map_err(|error| self.judge(route, begun, self.bounds.answer, error))?;
+        let specs = refs::specs(&String::from_utf8_lossy(&bytes), request.tag, request.branch).map_err(unsound)?;
+        if specs.iter().any(|spec| spec.ends_with(&format!(":{TAG}"))) { Ok(specs) } else { Err(no_tag(request)) }
     }
 
-    /// Whose fault it is that a source was not fetched.
-    fn judge(&self, route: &Route, time: Duration, error: ProcessError) -> SourceError {
+    /// Whose fault it is that a source was not fetched. What a host says, which git
+    /// passes on, counts against nobody but the host: it may make its own data worse,
+    /// as it could by sending others, but never blames this machine.
+    fn judge(&self, route: &Route, begun: Instant, time: Duration, error: ProcessError) -> SourceError {
         let place = route.place.clone();
         let (status, complaint) = match error {
-            // What git runs in did not begin.
-            ProcessError::Failed { ref complaint, .. }
-                if ["bwrap: ", "prlimit: ", "timeout: ", "env: "].iter().any(|word| complaint.starts_with(word)) =>
-            {
-                return error.into();
-            }
             ProcessError::Failed { status, complaint, .. } => (status, complaint),
             ProcessError::TooMuch(_) => {
                 return SourceError::Unsound { place, complaint: "it lists too many tags".to_owned() };
@@ -180,22 +184,26 @@ impl<'a> Git<'a> {
             other => return other.into(),
         };
         let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
-        if says(&["dubious ownership"]) {
-            SourceError::OtherOwner(place)
-        } else if process::timed_out(status) {
+        let unsound = |complaint| SourceError::Unsound { place: place.clone(), complaint };
+        if process::timed_out(status) && begun.elapsed() >= time {
             let complaint = format!("it did not finish within {} seconds", time.as_secs());
             SourceError::Unreachable { place, complaint }
-        } else if says(&["No space left on device", "Out of diskspace"]) || self.has_no_space() {
+        } else if self.has_no_space() || route.is_local() && says(&["No space left on device", "Out of diskspace"]) {
             SourceError::Io { path: self.folder.to_owned(), source: rustix::io::Errno::NOSPC.into() }
-        } else if says(&["File too large", "ut of memory"]) {
-            let complaint = format!("it is larger than a source may be ({} bytes in one pack)", self.bounds.pack);
-            SourceError::Unsound { place, complaint }
-        } else if says(&["mismatched algorithms"]) {
-            SourceError::Unsound { place, complaint: refs::OF_SHA256.to_owned() }
-        } else if route.is_bundle || says(&["fsck error", "pack has bad", "inflate", "corrupt", "bad object"]) {
-            SourceError::Unsound { place, complaint }
-        } else {
+        } else if route.is_local() && says(&["dubious ownership"]) {
+            SourceError::OtherOwner(place)
+        } else if let Some(complaint) = route.ssh.as_ref().and_then(Ssh::says) {
             SourceError::Unreachable { place, complaint }
+        } else if says(&["File too large", "ut of memory"]) {
+            unsound(format!("it is larger than a source may be ({} bytes in one pack)", self.bounds.pack))
+        } else if says(&["mismatched algorithms"]) {
+            unsound(refs::OF_SHA256.to_owned())
+        } else if route.is_bundle {
+            unsound(complaint)
+        } else {
+            let is_unsound = says(&["fsck error", "pack has bad", "inflate", "corrupt", "bad object"]);
+            let said = if route.is_local() { complaint } else { format!("git or the host said: {complaint}") };
+            if is_unsound { unsound(said) } else { SourceError::Unreachable { place, complaint: said } }
         }
     }
 

@@ -74,6 +74,13 @@ pub struct Request<'a> {
     pub pinned: Option<&'a Pin>,
 }
 
+impl Request<'_> {
+    /// What is fetched from, for messages.
+    fn origin(&self) -> &'static str {
+        if self.bundle.is_some() { "the bundle" } else { "the source" }
+    }
+}
+
 /// Source that is not what may be released, or that cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -106,6 +113,14 @@ pub enum SourceError {
         /// What is missing.
         what: &'static str,
     },
+    /// The key that logs in at a host cannot be used.
+    #[error("{} {fault}", .path.display())]
+    LoginKey {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        fault: KeyFault,
+    },
     /// git reads no repository of another user, since its configuration could
     /// run programs.
     #[error("the source {0} belongs to another user, and git does not read it")]
@@ -127,8 +142,13 @@ pub enum SourceError {
         reason: String,
     },
     /// The repository has no such tag.
-    #[error("the source has no tag {}", quoted(.0))]
-    NoTag(String),
+    #[error("{origin} has no tag {}", quoted(.tag))]
+    NoTag {
+        /// What was fetched from: [`Request::origin`].
+        origin: &'static str,
+        /// The tag.
+        tag: String,
+    },
     /// A lightweight tag, or a tag of something else than a commit.
     #[error("tag {} is not an annotated tag of a commit: it is a {kind}", quoted(.tag))]
     NotAnnotated {
@@ -195,14 +215,22 @@ pub enum SourceError {
         branch: String,
     },
     /// The source serves something else than at the first fetch of this cut.
-    #[error("the source now serves {what} {found}; this cut has pinned {pinned}")]
+    #[error(
+        "{}; this cut has pinned {pinned}",
+        .found.as_ref().map_or_else(
+            || format!("{origin} has no {what} any more"),
+            |found| format!("{origin} now serves {what} {found}")
+        )
+    )]
     Moved {
+        /// What was fetched from: [`Request::origin`].
+        origin: &'static str,
         /// What.
         what: String,
         /// What it was.
         pinned: String,
-        /// What it is.
-        found: String,
+        /// What it is, if it is there.
+        found: Option<String>,
     },
     /// A file that a source archive must not hold.
     #[error("commit {} holds {}: {reason}", .commit.short(), quoted(.path))]
@@ -238,11 +266,27 @@ impl SourceError {
             Self::Process(_)
                 | Self::Unreachable { .. }
                 | Self::Unpinned { .. }
+                | Self::LoginKey { .. }
                 | Self::OtherOwner(_)
                 | Self::Io { .. }
                 | Self::Keys { .. }
         )
     }
+}
+
+/// Why a key cannot log in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFault {
+    /// Others can read it, and ssh uses none such.
+    #[error("has mode {0:04o}: others may read it, and ssh does not use it")]
+    Mode(u32),
+    /// Nobody is asked for passphrases of such keys.
+    #[error("has a passphrase, which nobody is asked for")]
+    Passphrase,
+    /// It is something else.
+    #[error("is no private key: {0}")]
+    NoKey(String),
 }
 
 /// A fetched and checked source.
@@ -264,7 +308,7 @@ pub fn fetch<'a>(
     progress: &'a dyn Progress,
 ) -> Result<Source<'a>, SourceError> {
     let git = Git::init(folder, request.bounds, progress)?;
-    git.fetch(&Route::all(request, folder)?, request.tag, request.branch)?;
+    git.fetch(&Route::all(request, folder, progress)?, request)?;
 
     let tags = tag::check(&git, request, now)?;
     let commit = tags.commit.clone();
@@ -279,7 +323,7 @@ pub fn fetch<'a>(
             })?
         }
         Some(pin) => {
-            same(&git, pin, &tags, &heads)?;
+            same(&git, request.origin(), pin, &tags, &heads)?;
             (pin.branch.clone(), pin.head.clone())
         }
     };
@@ -290,27 +334,34 @@ pub fn fetch<'a>(
 
 /// A later fetch of the same cut: the same objects, and the commit still on the
 /// branch. The branch itself may have moved on.
-fn same(git: &Git<'_>, pin: &Pin, tags: &tag::Checked, heads: &[(String, GitId)]) -> Result<(), SourceError> {
-    let moved = |what: &str, pinned: &str, found: &str| SourceError::Moved {
+fn same(
+    git: &Git<'_>,
+    origin: &'static str,
+    pin: &Pin,
+    tags: &tag::Checked,
+    heads: &[(String, GitId)],
+) -> Result<(), SourceError> {
+    let moved = |what: &str, pinned: &GitId, found: Option<&GitId>| SourceError::Moved {
+        origin,
         what: what.to_owned(),
-        pinned: pinned.to_owned(),
-        found: found.to_owned(),
+        pinned: pinned.to_string(),
+        found: found.map(GitId::to_string),
     };
     if tags.commit != pin.commit {
-        return Err(moved("commit", pin.commit.as_str(), tags.commit.as_str()));
+        return Err(moved("commit", &pin.commit, Some(&tags.commit)));
     }
     for tag in &pin.tags {
         match tags.tags.iter().find(|found| found.name == tag.name) {
             Some(found) if found.object == tag.object => {}
-            Some(found) => return Err(moved(&format!("tag {}", tag.name), tag.object.as_str(), found.object.as_str())),
-            None => return Err(moved(&format!("tag {}", tag.name), tag.object.as_str(), "nothing")),
+            Some(found) => return Err(moved(&format!("tag {}", tag.name), &tag.object, Some(&found.object))),
+            None => return Err(moved(&format!("tag {}", tag.name), &tag.object, None)),
         }
     }
     let head = heads.iter().find(|(name, _)| *name == pin.branch).map(|(_, head)| head);
     match head {
         Some(head) if git.is_ancestor(&pin.commit, head)? => Ok(()),
-        Some(head) => Err(moved(&format!("branch {}", pin.branch), pin.commit.as_str(), head.as_str())),
-        None => Err(moved(&format!("branch {}", pin.branch), pin.commit.as_str(), "nothing")),
+        Some(head) => Err(moved(&format!("branch {}", pin.branch), &pin.commit, Some(head))),
+        None => Err(moved(&format!("branch {}", pin.branch), &pin.commit, None)),
     }
 }
 

@@ -5,13 +5,17 @@
 
 use std::fs;
 use std::io;
+use std::io::Read;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::KeyFault;
 use super::Request;
 use super::SourceError;
+use crate::manifest::names::one_line;
 use crate::manifest::names::quoted;
 use crate::policy::HostKey;
 use crate::policy::KeyPlace;
@@ -21,6 +25,8 @@ use crate::policy::Scheme;
 use crate::policy::SourceHost;
 use crate::process;
 use crate::process::ProcessError;
+use crate::process::Program;
+use crate::progress::Progress;
 use crate::ssh;
 
 /// One way to a source.
@@ -32,17 +38,46 @@ pub(super) struct Route {
     /// Settings for this route alone.
     pub(super) settings: Vec<String>,
     /// What git runs for ssh.
-    pub(super) ssh: Option<String>,
+    pub(super) ssh: Option<Ssh>,
     /// Where it leads, for messages.
     pub(super) place: String,
     /// Whether it is a file of ours, which does not get better by trying again.
     pub(super) is_bundle: bool,
 }
 
+/// How git starts ssh.
+pub(super) struct Ssh {
+    /// The command.
+    pub(super) command: String,
+    /// Where ssh says what went wrong: a file apart from its standard error, on
+    /// which the host speaks too.
+    pub(super) log: PathBuf,
+}
+
+impl Ssh {
+    /// What ssh itself says, on one line.
+    pub(super) fn says(&self) -> Option<String> {
+        let mut bytes = Vec::new();
+        fs::File::open(&self.log).ok()?.take(MAX_LOG).read_to_end(&mut bytes).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if lines.contains(&"Host key verification failed.") {
+            return Some("the host showed another key than `host-key`".to_owned());
+        }
+        (!lines.is_empty()).then(|| one_line(&lines.join("; ")))
+    }
+}
+
 impl Route {
+    /// Whether all that is said of it is said on this machine, by git alone. A host
+    /// can say anything, and so can the header of a bundle.
+    pub(super) fn is_local(&self) -> bool {
+        self.protocol == "file" && !self.is_bundle
+    }
+
     /// All ways to a source, the best first. `folder` takes the files that they
     /// need.
-    pub(super) fn all(request: &Request<'_>, folder: &Path) -> Result<Vec<Self>, SourceError> {
+    pub(super) fn all(request: &Request<'_>, folder: &Path, progress: &dyn Progress) -> Result<Vec<Self>, SourceError> {
         if let Some(bundle) = request.bundle {
             let url = bundle.to_str().ok_or_else(|| not_text(bundle))?.to_owned();
             return Ok(vec![Self { is_bundle: true, ..Self::local(url, format!("bundle {}", bundle.display())) }]);
@@ -56,7 +91,7 @@ impl Route {
                 let host = request.hosts.iter().find(|entry| *entry.host.get_ref() == remote.host);
                 match remote.scheme {
                     Scheme::Https => Ok(vec![Self::https(remote, host, request, folder)?]),
-                    Scheme::Ssh => Self::ssh(remote, host, request, folder),
+                    Scheme::Ssh => Self::ssh(remote, host, request, folder, progress),
                 }
             }
         }
@@ -105,6 +140,7 @@ impl Route {
         host: Option<&SourceHost>,
         request: &Request<'_>,
         folder: &Path,
+        progress: &dyn Progress,
     ) -> Result<Vec<Self>, SourceError> {
         if !process::is_installed("ssh") {
             return Err(ProcessError::Missing("ssh".to_owned()).into());
@@ -114,7 +150,7 @@ impl Route {
         let host_key = host.host_key.as_ref().ok_or_else(|| missing("host-key"))?;
         let KeyPlace::File(key) = host.key.as_ref().ok_or_else(|| missing("key"))?;
         let key = request.base.join(key);
-        fs::File::open(&key).map_err(|source| SourceError::Io { path: key.clone(), source })?;
+        check_key(&key, progress)?;
         let failed = |source: io::Error| SourceError::Io { path: folder.to_owned(), source };
         fs::write(folder.join(ssh::KNOWN_HOSTS), format!("{} {}\n", remote.host, host_key.as_str())).map_err(failed)?;
         // A name of ours, so that no path needs the quoting of ssh_config(5).
@@ -125,14 +161,14 @@ impl Route {
             host.address.iter().map(|address| (address.to_string(), std::slice::from_ref(address))).collect()
         };
         let route = |(index, (name, addresses)): (usize, (String, &[IpAddr]))| {
-            let file = format!("ssh_config.{index}");
+            let (file, log) = (format!("ssh_config.{index}"), format!("ssh_log.{index}"));
             fs::write(folder.join(&file), ssh_config(remote, &name, host_key)).map_err(failed)?;
             Ok(Self {
                 url: remote.to_string(),
                 protocol: "ssh",
                 settings: Vec::new(),
                 // Relative to the folder, in which git runs.
-                ssh: Some(format!("ssh -F {file}")),
+                ssh: Some(Ssh { command: format!("ssh -F {file} -E {log}"), log: folder.join(log) }),
                 place: at(remote, addresses),
                 is_bundle: false,
             })
@@ -143,6 +179,28 @@ impl Route {
 
 /// The link to the key that logs in.
 const IDENTITY: &str = "identity";
+
+/// What is read of what ssh says.
+const MAX_LOG: u64 = 64 << 10;
+
+/// Finds out before anybody is connected to whether a key can log in: ssh says it
+/// late, and at length.
+fn check_key(path: &Path, progress: &dyn Progress) -> Result<(), SourceError> {
+    let io = |source| SourceError::Io { path: path.to_owned(), source };
+    let fault = |fault| Err(SourceError::LoginKey { path: path.to_owned(), fault });
+    let metadata = fs::File::open(path).and_then(|file| file.metadata()).map_err(io)?;
+    let mode = metadata.mode() & 0o7777;
+    // As ssh does, which lets others care for their own files.
+    if metadata.uid() == rustix::process::geteuid().as_raw() && mode & 0o077 != 0 {
+        return fault(KeyFault::Mode(mode));
+    }
+    let public = Program::new("ssh-keygen").args(["-y", "-P", "", "-f"]).arg(path).output(&[], progress)?;
+    match public.status.success() {
+        true => Ok(()),
+        false if public.complaint.contains("incorrect passphrase") => fault(KeyFault::Passphrase),
+        false => fault(KeyFault::NoKey(public.complaint)),
+    }
+}
 
 /// The whole configuration of ssh: `-F` keeps it from reading any other.
 fn ssh_config(remote: &Remote, address: &str, host_key: &HostKey) -> String {

@@ -257,13 +257,20 @@ impl VerifyError {
     /// Sorts an error of the TUF client: a server that cannot be reached is no
     /// verdict on what it serves.
     pub(crate) fn of_client(origin: &Origin, file: &str, error: sigstore_tuf::Error) -> Self {
-        match transport_cause(&error) {
-            Some(reason) => Self::Transport(crate::tuf::TransportError::Fetch { place: file_at(origin, file), reason }),
+        match transport_cause(&error, file_at(origin, file)) {
+            Some(cause) => Self::Transport(cause),
             None => {
                 Self::Rejected(Rejection::Metadata { origin: origin.clone(), file: file.to_owned(), source: error })
             }
         }
     }
+}
+
+/// The core of TUF gives its causes by reference only.
+fn copy_of(error: &std::io::Error) -> std::io::Error {
+    error
+        .raw_os_error()
+        .map_or_else(|| std::io::Error::new(error.kind(), error.to_string()), std::io::Error::from_raw_os_error)
 }
 
 fn file_at(origin: &Origin, file: &str) -> String {
@@ -275,18 +282,21 @@ fn file_at(origin: &Origin, file: &str) -> String {
 
 /// The reason of an error that lies in reaching or reading a file, not in what
 /// it holds. A file that is too long is a verdict, a failed read is not.
-fn transport_cause(error: &sigstore_tuf::Error) -> Option<String> {
+fn transport_cause(error: &sigstore_tuf::Error, place: String) -> Option<crate::tuf::TransportError> {
     use crate::tuf::TransportError;
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(transport) = inner.downcast_ref::<TransportError>() {
-            return match transport {
-                TransportError::TooLong { .. } | TransportError::NotAFile { .. } => None,
-                TransportError::Read { source, .. } => Some(source.to_string()),
-                TransportError::Fetch { reason, .. } => Some(reason.clone()),
-                TransportError::Status { status, .. } => Some(format!("it answered with status {status}")),
-                _ => Some(transport.to_string()),
+            let reason = match transport {
+                TransportError::TooLong { .. } | TransportError::NotAFile { .. } => return None,
+                TransportError::Read { source, .. } => {
+                    return Some(TransportError::Read { place, source: copy_of(source) });
+                }
+                TransportError::Fetch { reason, .. } => reason.clone(),
+                TransportError::Status { status, .. } => format!("it answered with status {status}"),
+                _ => transport.to_string(),
             };
+            return Some(TransportError::Fetch { place, reason });
         }
         cause = inner.source();
     }

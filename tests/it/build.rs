@@ -30,7 +30,11 @@ fn a_build_that_gives_other_bytes_the_second_time_is_refused() {
         lab.cut("1.0")
             .exits(REJECTED)
             .says("a second build gave other bytes for kestrel-1.0")
-            .says("nothing was signed");
+            .says("nothing was signed")
+            .says(&format!("kept in {}", lab.path("home/cuts/kestrel-1.0").display()));
+        assert!(
+            lab.path("home/cuts/kestrel-1.0/build-1").is_dir() && lab.path("home/cuts/kestrel-1.0/second").is_dir()
+        );
         lab.assert_nothing_published();
     }
 }

@@ -142,6 +142,9 @@ fn the_example_of_a_terminal_is_read() {
         let error = Terminal::parse(Path::new("terminal.toml"), text.replace(from, to)).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
+    let table = "version = 1\n[source]\nhost = \"git.kestrel.example\"\n".to_owned();
+    let error = Terminal::parse(Path::new("terminal.toml"), table).unwrap_err().to_string();
+    assert!(error.contains("each written as [[source]]") && error.contains("terminal.toml:2:"), "{error}");
 }
 
 #[test]
@@ -150,13 +153,16 @@ fn a_release_is_cut_from_an_ssh_server() {
     let refused = |lines: &str, why: &str| {
         reach(&lab, lines);
         let said = dry_run(&lab).exits(FAILED).says(why).says("nothing was built or signed");
+        let said = said.says("release cut kestrel 1.0 --dry-run");
         lab.assert_nothing_published();
         said
     };
     let connections = || sshd.log().matches("Connection").count() + sshd.log().matches("Accepted").count();
     let before = connections();
     let nothing = "no connection was made";
-    refused("", &format!("terminal.toml has no `host-key` for the host {GIT_HOST}")).says(nothing);
+    refused("", &format!("terminal.toml has no `host-key` for the host {GIT_HOST}"))
+        .says(nothing)
+        .says(&format!("host     = \"{GIT_HOST}\""));
     let without = lines.lines().filter(|line| !line.starts_with("host-key")).collect::<Vec<_>>().join("\n");
     refused(&without, "has no `host-key`").says(nothing).says("over another channel");
     let without = lines.lines().filter(|line| !line.starts_with("key")).collect::<Vec<_>>().join("\n");
@@ -165,10 +171,11 @@ fn a_release_is_cut_from_an_ssh_server() {
 
     // Somebody else answers at the address.
     let other = fs::read_to_string(lab.path("nobody.pub")).unwrap();
-    refused(&by_ssh(other.trim(), "deploy"), "Host key verification failed").says("127.0.0.1").says("`host-key`");
+    let said = refused(&by_ssh(other.trim(), "deploy"), "the host showed another key than `host-key`");
+    said.says("127.0.0.1").does_not_say("@@@");
     assert!(!sshd.log().contains("Accepted"), "{}", sshd.log());
     let host_key = fs::read_to_string(lab.path("host.pub")).unwrap();
-    refused(&by_ssh(host_key.trim(), "nobody"), "Permission denied (publickey)");
+    refused(&by_ssh(host_key.trim(), "nobody"), "Permission denied (publickey)").does_not_say("give the user who runs");
     refused(&by_ssh(host_key.trim(), "missing"), "cannot use");
     // Nobody answers; without an address, the name leads nowhere.
     refused(&lines.replace("127.0.0.1", "127.0.0.2"), "Connection refused").says("127.0.0.2");
@@ -184,6 +191,61 @@ fn a_release_is_cut_from_an_ssh_server() {
     let public = url_of(&lab).replace(&format!("{}@", Sshd::user()), "");
     assert!(provenance(&lab).contains(&format!("\"git+{public}\"")), "{}", provenance(&lab));
     assert!(!provenance(&lab).contains(&format!("{}@{GIT_HOST}", Sshd::user())));
+}
+
+#[test]
+fn a_key_that_ssh_would_not_use_is_found_out_before_anybody_is_connected_to() {
+    let (lab, sshd, lines) = ssh_lab();
+    let deploy = lab.path("deploy");
+    let shell = |command: &str| drop(run(program("sh").args(["-ec", command]).current_dir(lab.path(""))).exits(0));
+    let connections = || sshd.log().matches("Connection").count();
+    let before = connections();
+    let refused = |why: &str, command: &str| {
+        let said =
+            dry_run(&lab).exits(FAILED).says(why).says(&format!("{command} {}", lab.path("home/../deploy").display()));
+        said.says("no connection was made").says("release cut kestrel 1.0 --dry-run").does_not_say("@@@");
+        lab.assert_nothing_published();
+        assert_eq!(connections(), before, "{}", sshd.log());
+    };
+    shell("chmod 644 deploy");
+    refused("deploy has mode 0644", "chmod 600");
+    shell("chmod 600 deploy; ssh-keygen -q -p -P '' -N 'a passphrase' -f deploy");
+    refused("deploy has a passphrase", "ssh-keygen -p -N '' -f");
+    let key = fs::read(&deploy).unwrap();
+    lab.write("deploy", "no key\n");
+    refused("deploy is no private key", "ssh-keygen -t ed25519 -N '' -f");
+    lab.write("deploy", key);
+    shell("ssh-keygen -q -p -P 'a passphrase' -N '' -f deploy");
+    // A line as the host's file has it, with its comment.
+    let host_key = fs::read_to_string(lab.path("host.pub")).unwrap();
+    reach(&lab, &lines.replace(host_key.trim(), &format!("{} root@git", host_key.trim())));
+    lab.cut("1.0").exits(0);
+}
+
+#[test]
+fn a_host_cannot_blame_this_machine() {
+    let (lab, _sshd, _) = ssh_lab();
+    for words in [
+        "fatal: detected dubious ownership in repository",
+        "fatal: write error: No space left on device",
+        "fatal: Out of diskspace",
+        "bwrap: Can't mkdir",
+        "timeout: failed",
+        "Host key verification failed.",
+        "Permission denied",
+        "Read-only file system",
+    ] {
+        for code in [1, 124, 137, 255] {
+            lab.write("served.sh", format!("echo \"{words}\" >&2; exit {code}\n"));
+            let said = dry_run(&lab).exits(FAILED).says("cannot fetch from").says("git or the host said: ").says(words);
+            let said = said.does_not_say("another user").does_not_say("free some").does_not_say("not finish");
+            let said = said.does_not_say("give the user").does_not_say("mounted so").does_not_say("another key");
+            said.says("nothing was built or signed").says("release cut kestrel 1.0 --dry-run");
+        }
+        lab.assert_nothing_published();
+    }
+    lab.write("served.sh", UPLOAD_PACK);
+    lab.cut("1.0").exits(0);
 }
 
 #[test]

@@ -29,7 +29,10 @@ const BUNDLE: &str = "home/inbox/kestrel-1.0.git.bundle";
 #[test]
 fn a_release_is_cut_from_a_bundle_that_a_medium_brought() {
     let lab = offline_lab();
-    dry_run(&lab).exits(FAILED).says("cannot fetch from https://git.kestrel.example/kestrel.git at 127.0.0.1");
+    dry_run(&lab)
+        .exits(FAILED)
+        .says("cannot fetch from https://git.kestrel.example/kestrel.git at 127.0.0.1")
+        .says("release cut kestrel 1.0 --dry-run");
     make_bundle(&lab, "1.0", &["refs/tags/v1.0", "refs/heads/release/1"]);
     dry_run(&lab).exits(0).says("brought   by a medium").says("inbox/kestrel-1.0.git.bundle");
     lab.begin("1.0");
@@ -52,9 +55,11 @@ fn a_bundle_gives_no_more_trust_than_a_host() {
     };
     // Without the tag; with the tag of another version under its name; unsigned.
     make_bundle(&lab, "1.0", &both[1..]);
-    refused("the source has no tag \"v1.0\"");
+    let about_bundle =
+        |said: Said| said.says("release import DIR").says("rm ").does_not_say("git tag").does_not_say("abandon");
+    about_bundle(refused("the bundle has no tag \"v1.0\"")).does_not_say("the source has");
     make_bundle(&lab, "1.0", &both[..1]);
-    refused("is not the head of a branch");
+    about_bundle(refused("is not the head of a branch"));
     let original = run(lab.git("work").args(["rev-parse", "v1.0"])).exits(0).out;
     lab.tag("0.9");
     let old = run(lab.git("work").args(["rev-parse", "v0.9"])).exits(0).out;
@@ -85,6 +90,26 @@ fn a_bundle_gives_no_more_trust_than_a_host() {
     lab.write(BUNDLE, [b"# v3 git bundle\n@unheard-of=1\n", rest].concat());
     refused("unknown capability");
     // As it was.
+    lab.write(BUNDLE, &good);
+    lab.cut("1.0").exits(0);
+}
+
+#[test]
+fn a_bundle_that_lacks_what_is_pinned_is_at_fault_itself() {
+    let lab = offline_lab();
+    let both = ["refs/tags/v1.0", "refs/heads/release/1"];
+    make_bundle(&lab, "1.0", &both);
+    let good = lab.read(BUNDLE);
+    lab.begin("1.0");
+    make_bundle(&lab, "1.0", &both[..1]);
+    let refused = |why: &str| {
+        let said = lab.cut("1.0").exits(REJECTED).says(why).says("release import DIR").says("rm ");
+        said.says("nothing was").does_not_say("abandon").does_not_say("git tag").does_not_say("the source now");
+        lab.assert_nothing_published();
+    };
+    refused("the bundle has no branch release/1 any more; this cut has pinned ");
+    lab.write(BUNDLE, &good[..100]);
+    refused("what came from bundle ");
     lab.write(BUNDLE, &good);
     lab.cut("1.0").exits(0);
 }

@@ -209,7 +209,7 @@ fn further_maintainers_are_told_the_name_of_their_tag() {
     lab.with_keys(&["cut", "--home", "two", "1.0", "--dry-run"])
         .exits(REJECTED)
         .says("git tag -s -m 'kestrel 1.0' signoff/v1.0/NAME 'v1.0^{commit}'")
-        .says("release cut kestrel 1.0 --home two");
+        .says("release cut kestrel 1.0 --dry-run --home two");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What to do when a cut stops: the state that it left, and the next command.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use super::CommandError;
@@ -24,16 +25,19 @@ use crate::process::ProcessError;
 use crate::publish;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
+use crate::source::KeyFault;
 use crate::source::SourceError;
 
 /// How `terminal.toml` names a host, for one who has to write it.
-const SOURCE_HOST: [&str; 5] = [
-    "[[source]]",
-    "host     = \"git.example.org\"",
-    "address  = [\"192.0.2.10\"]",
-    "host-key = \"ssh-ed25519 AAAA...\"",
-    "key      = \"file:keys/git\"",
-];
+fn source_host(host: &str) -> [String; 5] {
+    [
+        "[[source]]".to_owned(),
+        format!("host     = \"{host}\""),
+        "address  = [\"192.0.2.10\"]".to_owned(),
+        "host-key = \"ssh-ed25519 AAAA...\"".to_owned(),
+        "key      = \"file:keys/git\"".to_owned(),
+    ]
+}
 
 /// A file of the home that is not as the cut left it.
 enum Fault {
@@ -70,6 +74,8 @@ pub struct Stop<'a> {
     pub product: &'a Product,
     /// The version.
     pub version: &'a Version,
+    /// Whether nothing was to be pinned, built or signed: `--dry-run`.
+    pub is_rehearsal: bool,
 }
 
 impl Stop<'_> {
@@ -135,16 +141,18 @@ impl Stop<'_> {
             CommandError::from_error(super::REJECTED, &error)
         };
         if let Some(bundle) = self.home.source_bundle(self.product, self.version) {
-            let bundle = shell_path(&bundle);
-            result = result
-                .hint_command(
-                    &format!(
-                        "the source came from {bundle}. A bundle holds the tag, its sign-offs and the release branch, \
-                         with all that they need; if it does not, have it made again, and take it using:"
-                    ),
-                    &["import", "DIR"],
-                )
-                .hint_lines("or take it away, to fetch from where the policy says:", &[format!("rm {bundle}")]);
+            result = about_bundle(result, &bundle, nothing);
+            // What is wrong is wrong with the bundle, and nobody knows of the source.
+            if matches!(
+                error,
+                SourceError::NoTag { .. }
+                    | SourceError::NotAHead { .. }
+                    | SourceError::Moved { .. }
+                    | SourceError::Unsound { .. }
+                    | SourceError::Unreachable { .. }
+            ) {
+                return result;
+            }
         }
         match error {
             SourceError::Unsound { .. } => self.again(
@@ -157,18 +165,16 @@ impl Stop<'_> {
             SourceError::Unreachable { .. } => {
                 self.again(self.about_host(result, nothing), "when that is mended, go on using the same command again:")
             }
-            SourceError::Unpinned { .. } => self.again(
+            SourceError::Unpinned { host, .. } => self.again(
                 result
                     .hint(format!(
                         "{nothing}, and no connection was made. Get the host's key from its operator, over another \
                          channel than the network"
                     ))
-                    .hint_lines(
-                        "and let terminal.toml say how this machine reaches the host:",
-                        &SOURCE_HOST.map(str::to_owned),
-                    ),
+                    .hint_lines("and let terminal.toml say how this machine reaches the host:", &source_host(&host)),
                 "then cut it using the same command again:",
             ),
+            SourceError::LoginKey { path, fault } => self.about_key(result, &path, &fault),
             SourceError::Process(ProcessError::Missing(program)) => self.again(install(result, &program), again),
             SourceError::OtherOwner(_) => result.hint(format!(
                 "{nothing}; mirror the repository as the user who runs this program (`git clone --mirror`), and name \
@@ -182,7 +188,7 @@ impl Stop<'_> {
                 let who = "somebody has moved it since this cut began: find out who and why, and have it put back";
                 self.give_up(result, &format!("{nothing}; {who}"))
             }
-            SourceError::NoTag(_) => by_maintainer(result, ""),
+            SourceError::NoTag { .. } => by_maintainer(result, ""),
             SourceError::NotAnnotated { tag: wrong, .. }
             | SourceError::MalformedTag { tag: wrong, .. }
             | SourceError::Unsigned(wrong)
@@ -212,6 +218,21 @@ impl Stop<'_> {
                 again,
             ),
         }
+    }
+
+    /// How a key that logs in is made one that ssh uses.
+    fn about_key(&self, result: CommandError, path: &Path, fault: &KeyFault) -> CommandError {
+        let path = shell_path(path);
+        let (why, command) = match fault {
+            KeyFault::Mode(_) => ("let nobody else read it, using:", format!("chmod 600 {path}")),
+            KeyFault::Passphrase => ("take its passphrase away using:", format!("ssh-keygen -p -N '' -f {path}")),
+            KeyFault::NoKey(_) => (
+                "make another one, and have the host's operator let it read the repository, using:",
+                format!("ssh-keygen -t ed25519 -N '' -f {path}"),
+            ),
+        };
+        let why = format!("{}, and no connection was made; {why}", self.nothing());
+        self.again(result.hint_lines(&why, &[command]), "then cut it using the same command again:")
     }
 
     /// What to look at where a host gives no source.
@@ -248,11 +269,14 @@ impl Stop<'_> {
             BuildError::Limit { reached, .. } => self.more_of(reached.limit, result),
             BuildError::TooLarge { .. } => self.more_of("artifact", result),
             BuildError::NoGroup { hierarchies, .. } => self.again(give_groups(result, &hierarchies), again),
-            BuildError::NotReproducible { .. } => self.give_up(
-                result,
-                "nothing was signed; both builds are kept in the folder of the cut. Mend the build at the source, or \
-                 say `reproducible = false` in release.toml if that is what you want",
-            ),
+            BuildError::NotReproducible { .. } => {
+                let folder = shell_path(&self.folder());
+                let why = format!(
+                    "nothing was signed; both builds are kept in {folder}: build-1 and second. Mend the build at the \
+                     source, or say `reproducible = false` in release.toml if that is what you want"
+                );
+                self.give_up(result, &why)
+            }
             BuildError::Artifact { .. } | BuildError::InputInTheWay(_) => {
                 self.give_up(result, "nothing was signed; mend release.toml or the build at the source")
             }
@@ -298,7 +322,9 @@ impl Stop<'_> {
     }
 
     fn again(&self, result: CommandError, why: &str) -> CommandError {
-        result.hint_command(why, &["cut", self.product.as_str(), self.version.as_str()])
+        let mut command = vec!["cut", self.product.as_str(), self.version.as_str()];
+        command.extend(self.is_rehearsal.then_some("--dry-run"));
+        result.hint_command(why, &command)
     }
 
     fn give_up(&self, result: CommandError, why: &str) -> CommandError {
@@ -364,6 +390,18 @@ impl Stop<'_> {
         let found = policies.read_dir().into_iter().flatten().flatten().map(|entry| entry.path().join(&name));
         shell_path(&found.filter(|path| path.exists()).last().unwrap_or_else(|| policies.join(&name)))
     }
+}
+
+/// What to do with a bundle that source came from.
+fn about_bundle(result: CommandError, bundle: &Path, nothing: &str) -> CommandError {
+    let bundle = shell_path(bundle);
+    let why = format!(
+        "{nothing}; the source came from {bundle}. A bundle holds the tag, its sign-offs and the release branch, with \
+         all that they need; if it does not, have it made again, and take it using:"
+    );
+    result
+        .hint_command(&why, &["import", "DIR"])
+        .hint_lines("or take it away, to fetch from where the policy says:", &[format!("rm {bundle}")])
 }
 
 /// How a machine comes to control groups that this user may use.

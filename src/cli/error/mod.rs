@@ -7,9 +7,12 @@ mod cut;
 mod terminal;
 
 use std::error::Error;
+use std::io;
+use std::io::ErrorKind;
 #[cfg(feature = "terminal")]
 use std::path::Path;
 
+use rustix::io::Errno;
 use serde_json::Value;
 use serde_json::json;
 
@@ -45,6 +48,8 @@ pub struct CommandError {
     hints: Vec<String>,
     /// What machines should know besides.
     facts: Option<Value>,
+    /// What to free or to allow, where the system refused something.
+    remedy: Option<&'static str>,
 }
 
 /// How a command of ours begins in a hint.
@@ -63,7 +68,14 @@ fn bounded(mut text: String) -> String {
 impl CommandError {
     /// An error with this exit code.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: bounded(message.into()), causes: Vec::new(), hints: Vec::new(), facts: None }
+        Self {
+            code,
+            message: bounded(message.into()),
+            causes: Vec::new(),
+            hints: Vec::new(),
+            facts: None,
+            remedy: None,
+        }
     }
 
     /// The command could not do it.
@@ -76,12 +88,19 @@ impl CommandError {
         Self::new(USAGE, message)
     }
 
+    /// The system refused us something; `message` says what.
+    pub fn system(message: impl Into<String>, error: &io::Error) -> Self {
+        Self { remedy: remedy(error), ..Self::failed(message) }
+    }
+
     /// An error with its whole chain of causes.
     pub fn from_error(code: u8, error: &(dyn Error + 'static)) -> Self {
         let mut result = Self::new(code, error.to_string());
+        result.remedy = error.downcast_ref().and_then(remedy);
         let mut cause = error.source();
         while let Some(inner) = cause {
             let text = inner.to_string();
+            result.remedy = result.remedy.or_else(|| inner.downcast_ref().and_then(remedy));
             // Some libraries repeat their cause in their own message.
             if !result.message.contains(&text) && result.causes.last() != Some(&text) {
                 result.causes.push(bounded(text));
@@ -128,20 +147,18 @@ impl CommandError {
         self
     }
 
-    /// Says first what to free or to allow, where the system refused something.
-    /// Programs that we start say it in the same words, which are not translated.
+    /// Takes over what helps against an error that this one speaks of.
+    #[must_use]
+    pub fn remedy_of(mut self, other: &Self) -> Self {
+        self.remedy = self.remedy.or(other.remedy);
+        self
+    }
+
+    /// Says first what to free or to allow, where the system refused us something.
     #[must_use]
     pub fn with_remedy(mut self) -> Self {
-        const REMEDIES: [(&str, &str); 5] = [
-            ("No space left on device", "free some space on the file system of that path (`df` shows how full it is)"),
-            ("Disk quota exceeded", "free some space there, or have the quota raised"),
-            ("Read-only file system", "have the file system of that path mounted so that it can be written"),
-            ("Permission denied", "give the user who runs this the right to use that path, also in the folders above"),
-            ("Input/output error", "look after the disk of that path; it may be failing"),
-        ];
-        let said = |words: &str| self.message.contains(words) || self.causes.iter().any(|cause| cause.contains(words));
         let knows = self.hints.iter().any(|hint| hint.contains("free some space"));
-        if let Some((_, remedy)) = REMEDIES.iter().find(|(words, _)| said(words)).filter(|_| !knows) {
+        if let Some(remedy) = self.remedy.filter(|_| !knows) {
             let goes_on = self.hints.iter().any(|hint| hint.contains(COMMAND));
             let again = if goes_on { "" } else { ", then run the same command again" };
             self.hints.insert(0, format!("{remedy}{again}"));
@@ -191,6 +208,23 @@ impl CommandError {
     /// What to do.
     pub fn hints(&self) -> &[String] {
         &self.hints
+    }
+}
+
+/// What helps where the system refused us something. Decided by its own error, never
+/// by words: a host or a medium can say anything.
+fn remedy(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        ErrorKind::StorageFull => Some("free some space on the file system of that path (`df` shows how full it is)"),
+        ErrorKind::QuotaExceeded => Some("free some space there, or have the quota raised"),
+        ErrorKind::ReadOnlyFilesystem => Some("have the file system of that path mounted so that it can be written"),
+        ErrorKind::PermissionDenied => {
+            Some("give the user who runs this the right to use that path, also in the folders above")
+        }
+        _ if Errno::from_io_error(error) == Some(Errno::IO) => {
+            Some("look after the disk of that path; it may be failing")
+        }
+        _ => None,
     }
 }
 

@@ -248,7 +248,8 @@ fn name_of(path: &Path) -> String {
 fn refusal(refused: &[CommandError]) -> CommandError {
     let rejected = refused.iter().any(|error| error.code() == error::REJECTED);
     let code = if rejected { error::REJECTED } else { error::FAILED };
-    CommandError::new(code, refused.iter().map(full).collect::<Vec<_>>().join("; "))
+    let all = CommandError::new(code, refused.iter().map(full).collect::<Vec<_>>().join("; "));
+    refused.iter().fold(all, CommandError::remedy_of)
 }
 
 /// An error with its causes, on one line.

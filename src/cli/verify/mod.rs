@@ -172,7 +172,8 @@ fn no_release(place: &str, project: &Project, now: Timestamp) -> Outcome {
 
 /// All that lies in a folder of downloads.
 fn downloads_in(folder: &Path) -> Result<Vec<PathBuf>, CommandError> {
-    let failed = |error: std::io::Error| CommandError::failed(format!("cannot read {}: {error}", folder.display()));
+    let failed =
+        |error: std::io::Error| CommandError::system(format!("cannot read {}: {error}", folder.display()), &error);
     let entries = fs::read_dir(folder).map_err(failed)?;
     let mut paths: Vec<PathBuf> =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(failed)?;
@@ -248,7 +249,7 @@ fn hash_one(path: &Path, ui: &Ui) -> Result<Subject, CommandError> {
         return Err(CommandError::failed(format!("there is no file {show}")));
     };
     let (sha256, length) = Sha256::of_reader(file, &mut |count| ui.event(Event::Advance(count)))
-        .map_err(|error| CommandError::failed(format!("cannot read {show}: {error}")))?;
+        .map_err(|error| CommandError::system(format!("cannot read {show}: {error}"), &error))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Subject { name, sha256, length })
 }
