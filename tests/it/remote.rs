@@ -128,26 +128,6 @@ pub fn provenance(lab: &Lab) -> String {
 }
 
 #[test]
-fn the_example_of_a_terminal_is_read() {
-    let text = fs::read_to_string(crate::support::project("examples/terminal.toml")).unwrap();
-    let terminal = Terminal::parse(Path::new("terminal.toml"), text.clone()).unwrap();
-    assert_eq!(terminal.sources.len(), 2);
-    for (from, to, why) in [
-        ("forge.example.org", GIT_HOST, "`git.kestrel.example` stands here twice"),
-        ("192.0.2.20", "forge", "invalid IP address"),
-        ("file:keys/git", "keys/git", "a key is named as `file:PATH`"),
-        ("ssh-ed25519 AAAA", "ssh-ed25519 BAAA", "a host key is a type and base64"),
-        ("ca =", "cas =", "did you mean `ca`?"),
-    ] {
-        let error = Terminal::parse(Path::new("terminal.toml"), text.replace(from, to)).unwrap_err().to_string();
-        assert!(error.contains(why), "{error}");
-    }
-    let table = "version = 1\n[source]\nhost = \"git.kestrel.example\"\n".to_owned();
-    let error = Terminal::parse(Path::new("terminal.toml"), table).unwrap_err().to_string();
-    assert!(error.contains("each written as [[source]]") && error.contains("terminal.toml:2:"), "{error}");
-}
-
-#[test]
 fn a_release_is_cut_from_an_ssh_server() {
     let (lab, sshd, lines) = ssh_lab();
     let refused = |lines: &str, why: &str| {

@@ -1,9 +1,16 @@
 //! What a cut refuses to fetch.
 
+use std::fs;
+use std::path::Path;
+
+use release::policy::Terminal;
+
 use crate::support::Lab;
 use crate::support::RECIPE;
 use crate::support::program;
+use crate::support::project;
 use crate::support::run;
+use crate::support::server::GIT_HOST;
 use crate::support::today;
 
 const REJECTED: i32 = 3;
@@ -366,4 +373,24 @@ fn a_dry_run_touches_nothing() {
     let after = run(program("find").arg(lab.path("home")).args(["-printf", "%p %T@ %s\\n"])).out;
     assert_eq!(after, before);
     assert!(!RECIPE.is_empty());
+}
+
+#[test]
+fn the_example_of_a_terminal_is_read() {
+    let text = fs::read_to_string(project("examples/terminal.toml")).unwrap();
+    let terminal = Terminal::parse(Path::new("terminal.toml"), text.clone()).unwrap();
+    assert_eq!(terminal.sources.len(), 2);
+    for (from, to, why) in [
+        ("forge.example.org", GIT_HOST, "`git.kestrel.example` stands here twice"),
+        ("192.0.2.20", "forge", "invalid IP address"),
+        ("file:keys/git", "keys/git", "a key is named as `file:PATH`"),
+        ("ssh-ed25519 AAAA", "ssh-ed25519 BAAA", "a host key is a type and base64"),
+        ("ca =", "cas =", "did you mean `ca`?"),
+    ] {
+        let error = Terminal::parse(Path::new("terminal.toml"), text.replace(from, to)).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    let table = "version = 1\n[source]\nhost = \"git.kestrel.example\"\n".to_owned();
+    let error = Terminal::parse(Path::new("terminal.toml"), table).unwrap_err().to_string();
+    assert!(error.contains("each written as [[source]]") && error.contains("terminal.toml:2:"), "{error}");
 }
