@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use std::time::Instant;
 
+use ureq::Body;
 use ureq::config::Config;
+use ureq::http::Response;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::ResolvedSocketAddrs;
 use ureq::unversioned::resolver::Resolver;
@@ -20,6 +22,10 @@ use ureq::unversioned::transport::NextTimeout;
 use super::Files;
 use super::Opened;
 use super::TransportError;
+use crate::manifest::names::quoted;
+
+/// More redirections than this, one after the other, are refused.
+const MAX_REDIRECTS: usize = 4;
 
 /// When a server counts as down.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +79,8 @@ impl Url {
             .user_agent(concat!("release/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .http_status_as_error(false)
-            .max_redirects(4)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .timeout_connect(step)
             .timeout_send_request(step)
             .timeout_recv_response(step)
@@ -84,9 +91,42 @@ impl Url {
         Self { base: base.trim_end_matches('/').to_owned(), agent: make(config.build()), patience }
     }
 
+    /// Asks for a file, and goes where the server sends us. ureq would do that too,
+    /// but panics where the body of a redirection breaks off (3.5.2).
+    fn ask(&self, place: &str) -> Result<Response<Body>, String> {
+        let mut place = place.to_owned();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.agent.get(&place).call().map_err(|error| error.to_string())?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            place = resolve(&place, location)
+                .ok_or_else(|| format!("it sends us to {}, which is no place on the web", quoted(location)))?;
+        }
+        Err(format!("it sends us on more than {MAX_REDIRECTS} times"))
+    }
+
     /// Whether `text` looks like a URL that this can read.
     pub fn is_url(text: &str) -> bool {
         text.starts_with("http://") || text.starts_with("https://")
+    }
+}
+
+/// Where a redirection leads from `place`: a URL, a path on the same host, or a
+/// path beside the file (RFC 3986 section 4.2, without dot segments).
+fn resolve(place: &str, location: &str) -> Option<String> {
+    if Url::is_url(location) {
+        return Some(location.to_owned());
+    }
+    let host = place.find("://")? + "://".len();
+    let root = place[host..].find('/').map_or(place.len(), |at| host + at);
+    let plain = !location.is_empty() && !location.starts_with("//") && !location.split('/').any(|it| it.contains(':'));
+    let folder = place[root..].rfind('/').map_or(root, |at| root + at);
+    match location.strip_prefix('/') {
+        _ if !plain => None,
+        Some(path) => Some(format!("{}/{path}", &place[..root])),
+        None => Some(format!("{}/{location}", &place[..folder])),
     }
 }
 
@@ -114,9 +154,9 @@ impl Files for Url {
             let reason = "this build has no TLS; use http:// (verdicts never depend on TLS) or a build with `https`";
             return Err(TransportError::Fetch { place, reason: reason.to_owned() });
         }
-        let response = match self.agent.get(&place).call() {
+        let response = match self.ask(&place) {
             Ok(response) => response,
-            Err(error) => return Err(TransportError::Fetch { place, reason: error.to_string() }),
+            Err(reason) => return Err(TransportError::Fetch { place, reason }),
         };
         match response.status().as_u16() {
             200 => {
@@ -160,5 +200,27 @@ impl<R: Read> Read for Paced<R> {
             return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirection_leads_to_the_web_or_nowhere() {
+        for (place, location, leads) in [
+            ("http://a/b/c", "https://d/e", Some("https://d/e")),
+            ("http://a/b/c", "/d/e", Some("http://a/d/e")),
+            ("http://a/b/c", "d", Some("http://a/b/d")),
+            ("http://a", "d", Some("http://a/d")),
+            ("http://a:80", "/", Some("http://a:80/")),
+            ("http://a/b", "", None),
+            ("http://a/b", "//c/d", None),
+            ("http://a/b", "file:///c", None),
+            ("http://a/b", "ftp:c", None),
+        ] {
+            assert_eq!(resolve(place, location).as_deref(), leads, "{place} {location}");
+        }
     }
 }

@@ -142,6 +142,10 @@ fn a_server_that_lies_is_never_believed() {
         ("redirect to a file", raw("302 Found", "Location: file:///etc/passwd\r\nContent-Length: 0\r\n", "")),
         ("redirect to TLS", raw("302 Found", "Location: https://127.0.0.1:1/x\r\nContent-Length: 0\r\n", "")),
         ("redirect to the next", raw("307 Go", "Location: x/x\r\nContent-Length: 0\r\n", "")),
+        (
+            "redirect that breaks off",
+            raw("302 Found", "Location: /x\r\nTransfer-Encoding: chunked\r\n", "0\r\n;}\r\n0\r\n/x y\r\n"),
+        ),
         ("redirect nowhere", raw("301 Moved", "Content-Length: 0\r\n", "")),
         ("not HTTP", b"SSH-2.0-OpenSSH\r\n".to_vec()),
         ("nothing", Vec::new()),
