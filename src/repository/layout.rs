@@ -1,7 +1,7 @@
 //! Where everything is in the repository, and which names are used again.
 //!
 //! The web server's map, the folders that a mirror needs and the publication
-//! all come from one table, [`PLACES`].
+//! all come from one table, `PLACES`.
 
 use crate::manifest::Class;
 use crate::manifest::FileName;

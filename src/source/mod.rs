@@ -144,7 +144,7 @@ pub enum SourceError {
     /// The repository has no such tag.
     #[error("{origin} has no tag {}", quoted(.tag))]
     NoTag {
-        /// What was fetched from: [`Request::origin`].
+        /// What was fetched from, as people know it.
         origin: &'static str,
         /// The tag.
         tag: String,
@@ -223,7 +223,7 @@ pub enum SourceError {
         )
     )]
     Moved {
-        /// What was fetched from: [`Request::origin`].
+        /// What was fetched from, as people know it.
         origin: &'static str,
         /// What.
         what: String,
