@@ -253,8 +253,7 @@ impl Taker<'_> {
 
 /// A full disk stops every release.
 fn check_space(folder: &Path, name: &FileName, length: u64) -> Result<(), MediaError> {
-    let stat = rustix::fs::statvfs(folder).map_err(|error| HomeError::io(folder, error.into()))?;
-    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let available = atomic::free_space(folder).map_err(|error| HomeError::io(folder, error))?;
     if available >= length.saturating_add(RESERVE) {
         return Ok(());
     }

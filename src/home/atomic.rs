@@ -135,6 +135,15 @@ pub fn link(from: &Path, to: &Path) -> Result<(), HomeError> {
     }
 }
 
+/// How many bytes the file system of a folder has left for users.
+///
+/// # Errors
+/// The folder cannot be asked.
+pub fn free_space(folder: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(folder)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// The digest of a file's content.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use super::refs;
 use super::refs::TAG;
 use super::route::Route;
 use super::route::Ssh;
+use crate::home::atomic;
 use crate::manifest::claim::GitId;
 use crate::process;
 use crate::process::Confines;
@@ -210,7 +211,7 @@ impl<'a> Git<'a> {
     /// Whether the disk is full. git does not always say so.
     fn has_no_space(&self) -> bool {
         const NOTHING: u64 = 128 << 10;
-        rustix::fs::statvfs(self.folder).is_ok_and(|it| it.f_bavail.saturating_mul(it.f_frsize) < NOTHING)
+        atomic::free_space(self.folder).is_ok_and(|free| free < NOTHING)
     }
 
     /// The refs below a prefix, without it, sorted by name.

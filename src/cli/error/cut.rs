@@ -15,6 +15,7 @@ use crate::cut::CutError;
 use crate::home::CutState;
 use crate::home::Home;
 use crate::home::HomeError;
+use crate::home::atomic;
 use crate::key::KeyError;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
@@ -336,8 +337,7 @@ impl Stop<'_> {
     /// Programs do not always say that the disk is full.
     fn space(&self, result: CommandError) -> CommandError {
         const SCARCE: u64 = 64 << 20;
-        let free =
-            rustix::fs::statvfs(self.home.folder()).map_or(u64::MAX, |it| it.f_bavail.saturating_mul(it.f_frsize));
+        let free = atomic::free_space(self.home.folder()).unwrap_or(u64::MAX);
         if free >= SCARCE {
             return result;
         }
