@@ -358,6 +358,10 @@ fn a_push_that_is_killed_anywhere_shows_nothing_and_is_finished_by_the_next() {
     }
 }
 
+/// Has nginx read its configuration again; ends when no worker goes by the old one.
+const RELOAD: &str = "old=$(pgrep -d, -f '[n]ginx: worker'); nginx -s reload; \
+                      while ps -o pid= -p $old >/dev/null; do sleep 0.05; done";
+
 #[test]
 fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
     let (lab, mirror) = with_mirror();
@@ -424,12 +428,12 @@ fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
     );
     // Full before it begins, and full on the way: few inodes are left.
     for (limit, text) in [
-        ("size=200k", "and 3"),
-        ("nr_inodes=$(($(find pool-root -printf '%i\n' | sort -u | wc -l) + 4))", "the mirror is full"),
+        ("size=$(($(df -k --output=used /mnt | tail -n 1) + 100))k", "and 3"),
+        ("nr_inodes=$(($(df --output=iused /mnt | tail -n 1) + 4))", "the mirror is full"),
     ] {
         let small = format!(
-            "cd /srv/mirror; mount -t tmpfs -o {limit},mode=755 none /mnt; cp -a pool-root/. /mnt || true; \
-             mount --move /mnt pool-root"
+            "cd /srv/mirror; mount -t tmpfs -o mode=755 none /mnt; cp -a pool-root/. /mnt; \
+             mount -o remount,{limit} /mnt; mount --move /mnt pool-root"
         );
         fails(&small, &["the mirror is full", text], "umount /srv/mirror/pool-root");
     }
@@ -438,11 +442,11 @@ fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
     fails(
         &format!(
             "cp -a /srv/mirror/meta-root/pub /srv/stale; sed -i 's:1 /srv/mirror/meta-root/pub:1 /srv/stale:' {config}; \
-             nginx -s reload"
+             {RELOAD}"
         ),
         &["does not read back as it was written"],
         &format!(
-            "sed -i 's:1 /srv/stale:1 /srv/mirror/meta-root/pub:' {config}; nginx -s reload; \
+            "sed -i 's:1 /srv/stale:1 /srv/mirror/meta-root/pub:' {config}; {RELOAD}; \
              rm -rf /srv/mirror/meta-root/pub; mv /srv/stale /srv/mirror/meta-root/pub"
         ),
     );
@@ -451,10 +455,10 @@ fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
         &format!(
             "cp -a /srv/mirror/pool-root/pub /srv/liar; rm -f /srv/liar/releases/kestrel/1.2/kestrel-1.2; \
              echo lie >/srv/liar/releases/kestrel/1.2/kestrel-1.2; \
-             sed -i 's:0 /srv/mirror/pool-root/pub:0 /srv/liar:' {config}; nginx -s reload"
+             sed -i 's:0 /srv/mirror/pool-root/pub:0 /srv/liar:' {config}; {RELOAD}"
         ),
         &["kestrel-1.2 holds other bytes than this release"],
-        &format!("sed -i 's:0 /srv/liar:0 /srv/mirror/pool-root/pub:' {config}; nginx -s reload"),
+        &format!("sed -i 's:0 /srv/liar:0 /srv/mirror/pool-root/pub:' {config}; {RELOAD}"),
     );
     lab.runs(&["publish"]).exits(0);
     lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.2");
