@@ -22,6 +22,8 @@ pub mod abandon;
 pub mod build;
 pub mod cli;
 #[cfg(feature = "terminal")]
+pub mod courier;
+#[cfg(feature = "terminal")]
 pub mod cut;
 #[cfg(feature = "terminal")]
 pub mod enrol;

@@ -29,6 +29,8 @@ pub enum Stage {
     Download,
     /// Taking what a medium brings.
     Import,
+    /// Writing what a medium carries away.
+    Export,
 }
 
 /// Something that happened.

@@ -21,6 +21,7 @@ use crate::cut::Operator;
 use crate::cut::Preview;
 use crate::cut::Review;
 use crate::cut::Stopped;
+use crate::home::Base;
 use crate::home::Home;
 use crate::key::KeyError;
 use crate::key::Secrets;
@@ -31,6 +32,7 @@ use crate::manifest::KeyName;
 use crate::manifest::Product;
 use crate::manifest::Version;
 use crate::manifest::names::printable;
+use crate::policy::MirrorEntry;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::publish;
@@ -100,7 +102,7 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     }
     let summary = cut.run().map_err(|error| stop.explain(error))?;
     facts["serial"] = json!(summary.serial);
-    report_mirrors(&summary.mirrors, facts, &["cut", product.as_str(), version.as_str()], ui)?;
+    report_mirrors(&home, &summary.mirrors, facts, &["cut", product.as_str(), version.as_str()], ui)?;
     ui.say(&format!("Released {product} {version}."));
     Ok(0)
 }
@@ -134,8 +136,10 @@ pub fn check_yes(yes: Option<&Version>, version: &Version, nothing: &str, ui: &U
 }
 
 /// Prints how mirrors fared, and `facts` for machines. Gives exit 4 as an error
-/// where one failed; `again` is the command that goes on.
+/// where one failed; `again` is the command that goes on. Mirrors of couriers have
+/// their own.
 pub fn report_mirrors(
+    base: &Base,
     outcomes: &[publish::Outcome],
     mut facts: Value,
     again: &[&str],
@@ -144,8 +148,14 @@ pub fn report_mirrors(
     facts["mirrors"] = mirrors_json(outcomes);
     let failed: Vec<(&publish::Outcome, &PublishError)> =
         outcomes.iter().filter_map(|outcome| Some((outcome, outcome.result.as_ref().err()?))).collect();
+    let is_carried = |entry: &&MirrorEntry| matches!(entry, MirrorEntry::Courier);
+    let carried = base.terminal.mirrors.values().filter(is_carried).count();
+    if carried > 0 {
+        let names = counted(carried, "mirror");
+        ui.say(&format!("A courier brings it to {names}: write what he carries with `release export DIR`."));
+    }
     if failed.is_empty() {
-        if outcomes.is_empty() {
+        if outcomes.is_empty() && carried == 0 {
             ui.warn("terminal.toml has no mirror; nothing was published");
         }
         if ui.json {

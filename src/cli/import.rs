@@ -13,11 +13,14 @@ use super::pinned;
 use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
+use crate::courier::receipt;
+use crate::courier::receipt::Fate as Seen;
 use crate::home::Home;
 use crate::import;
 use crate::manifest::names::printable;
 use crate::media;
 use crate::media::Fate;
+use crate::policy::MirrorEntry;
 use crate::publish;
 
 /// Take what a medium brings, or bring a home up to date from a mirror
@@ -28,6 +31,9 @@ use crate::publish;
 /// SHA-256, under which recipes ask for it. Nothing on the medium is trusted:
 /// links, other things and files that are too large are refused, and folders are
 /// not entered. What the home has already is not copied again.
+///
+/// What `release export` has written, with the receipt that `release courier push`
+/// has put there, is a courier's: the receipt is taken, and nothing else.
 ///
 /// With --from: for a home that was restored from a backup, or that another
 /// terminal has overtaken. It takes over what the mirror serves, after verifying
@@ -58,6 +64,7 @@ pub struct Args {
 pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     match (&args.dir, &args.from) {
+        (Some(dir), None) if receipt::is_courier(dir).unwrap_or(false) => from_courier(dir, &home, ui),
         (Some(dir), None) => from_medium(dir, &home, ui),
         (_, Some(from)) => from_mirror(from, &home, ui),
         (None, None) => Err(CommandError::usage("name the folder of a medium, or a mirror with --from")),
@@ -67,7 +74,11 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
 fn from_mirror(from: &str, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
     let mirror = home.terminal.mirrors.iter().find(|(name, _)| name.as_str() == from);
     let files = match mirror {
-        Some((_, entry)) => publish::files(home, entry),
+        Some((name, MirrorEntry::Courier)) => {
+            return Err(CommandError::usage(format!("mirror `{name}` is reached by a courier, not from here"))
+                .hint("have him bring a copy of all that a mirror serves, and name its folder"));
+        }
+        Some((name, entry)) => publish::files(home, name, entry),
         None => pinned::open_repository(from)?,
     };
     let _lock = home.lock("release import")?;
@@ -116,6 +127,53 @@ fn from_medium(dir: &Path, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
         0 => "The medium is empty; nothing was taken.".to_owned(),
         _ => format!("Took {} of {}.", taken, counted(files.len(), "name")),
     });
+    Ok(0)
+}
+
+fn from_courier(dir: &Path, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
+    let _lock = home.lock("release import")?;
+    let mut mirrors: Vec<Value> = Vec::new();
+    let (mut refused, mut newer) = (0, Vec::new());
+    let done = receipt::take(home, dir, Timestamp::now(), &mut |mirror, fate| {
+        let (word, paint, detail) = match fate {
+            Seen::Holds(serial) => ("holds    ", Paint::Good, format!("publication {serial}")),
+            Seen::Behind(serial, error) => ("behind   ", Paint::Care, format!("publication {serial}: {error}")),
+            Seen::Newer(serial) => ("newer    ", Paint::Bad, format!("another publication {serial} than this home's")),
+            Seen::Unknown => ("skipped  ", Paint::Care, "terminal.toml has no such mirror of a courier".to_owned()),
+            Seen::Refused(reason) => ("refused  ", Paint::Bad, reason.clone()),
+        };
+        refused += usize::from(matches!(fate, Seen::Refused(_)));
+        if let Seen::Newer(serial) = fate {
+            newer.push((mirror.clone(), *serial));
+        }
+        if !ui.json {
+            ui.data(&format!("  {}  {mirror}: {detail}", ui.paint(word, paint)));
+        }
+        let serial = match fate {
+            Seen::Holds(serial) | Seen::Behind(serial, _) | Seen::Newer(serial) => Some(serial),
+            _ => None,
+        };
+        mirrors.push(json!({ "mirror": mirror, "result": word.trim_end(), "serial": serial, "detail": detail }));
+    });
+    let facts = json!({ "version": 1, "mirrors": mirrors });
+    done.map_err(|error| CommandError::from(error).facts(facts.clone()))?;
+    if let Some((mirror, serial)) = newer.first() {
+        let message = format!(
+            "this home is older than the world: mirror `{mirror}` shows a publication {serial} that was signed \
+             elsewhere; nothing more is signed here"
+        );
+        return Err(CommandError::failed(message).facts(facts).hint_command(error::COPY, &["import", "--from", "DIR"]));
+    }
+    if refused > 0 {
+        let message = format!("{} of the receipt refused", counted(refused, "line"));
+        return Err(CommandError::new(error::REJECTED, message)
+            .facts(facts)
+            .hint("find out who had the medium; what is known of that mirror is as it was"));
+    }
+    if ui.json {
+        ui.data(&facts.to_string());
+    }
+    ui.say("Took the receipt.");
     Ok(0)
 }
 

@@ -13,6 +13,7 @@ use super::ui::Ui;
 use super::ui::counted;
 use super::ui::size;
 use crate::home;
+use crate::home::Base;
 use crate::home::Home;
 use crate::home::atomic;
 use crate::manifest::Class;
@@ -98,19 +99,19 @@ pub struct Add {
 
 /// Runs `release mirror`.
 pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
-    let home = Home::open(home)?;
+    // What knows nothing of releases works in a courier's folder as well.
     match command {
-        Command::Add(args) => add(home, args, ui)?,
-        Command::List => list(&home, ui),
-        Command::Audit { name } => audit(&home, name, ui)?,
-        Command::CatchUp { name } => catch_up(&home, name, ui)?,
-        Command::Check { name } => check(&home, name, ui)?,
-        Command::Layout { name } => print_layout(&home, name, ui)?,
+        Command::Add(args) => add(Base::open(home)?, args, ui)?,
+        Command::List => list(&Base::open(home)?, ui),
+        Command::Audit { name } => audit(&Home::open(home)?, name, ui)?,
+        Command::CatchUp { name } => catch_up(&Home::open(home)?, name, ui)?,
+        Command::Check { name } => check(&Base::open(home)?, name, ui)?,
+        Command::Layout { name } => print_layout(&Base::open(home)?, name, ui)?,
     }
     Ok(0)
 }
 
-fn add(mut home: Home, args: &Add, ui: &Ui) -> Result<(), CommandError> {
+fn add(mut home: Base, args: &Add, ui: &Ui) -> Result<(), CommandError> {
     let _lock = home.lock("release mirror add")?;
     let name = &args.name;
     if home.terminal.mirrors.contains_key(name) {
@@ -151,12 +152,13 @@ fn add(mut home: Home, args: &Add, ui: &Ui) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn list(home: &Home, ui: &Ui) {
+fn list(home: &Base, ui: &Ui) {
     let mut all = Vec::new();
     for (name, entry) in &home.terminal.mirrors {
         let (at, addresses) = match entry {
             MirrorEntry::Folder(path) => (home.resolve(path).display().to_string(), None),
             MirrorEntry::Sftp(entry) => (entry.url.clone(), Some(addresses(entry))),
+            MirrorEntry::Courier => ("reached by a courier".to_owned(), None),
         };
         if !ui.json {
             let over = addresses.as_ref().map_or_else(String::new, |all| format!(", over SSH to {}", all.join(", ")));
@@ -176,30 +178,41 @@ fn addresses(entry: &SftpEntry) -> Vec<String> {
 }
 
 /// The server behind a mirror's name.
-fn server<'h>(home: &'h Home, name: &MirrorName) -> Result<&'h SftpEntry, CommandError> {
+fn server<'h>(home: &'h Base, name: &MirrorName) -> Result<&'h SftpEntry, CommandError> {
     match home.terminal.mirrors.get(name) {
         Some(MirrorEntry::Sftp(entry)) => Ok(entry),
         Some(MirrorEntry::Folder(path)) => Err(CommandError::usage(format!(
             "mirror `{name}` is the local folder {}; there is nothing to set up",
             home.resolve(path).display()
         ))),
+        Some(MirrorEntry::Courier) => Err(carried(name)),
         None => Err(unknown(name)),
     }
 }
 
+fn carried(name: &MirrorName) -> CommandError {
+    CommandError::usage(format!("mirror `{name}` is reached by a courier, not from here"))
+        .hint_command("have him bring it all that was published; write that using:", &["export", "DIR", "--all"])
+}
+
 fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let _lock = home.lock("release mirror catch-up")?;
-    if !home.terminal.mirrors.contains_key(name) {
-        return Err(unknown(name));
+    match home.terminal.mirrors.get(name) {
+        None => return Err(unknown(name)),
+        Some(MirrorEntry::Courier) => return Err(carried(name)),
+        Some(_) => {}
     }
     Pending::finish_interrupted(home)?;
     let state = State::load(&home.repository())?;
     let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), ui)?;
     let again = ["mirror", "catch-up", name.as_str()];
-    report_mirrors(&outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
+    report_mirrors(home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
 }
 
 fn audit(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+    if matches!(home.terminal.mirrors.get(name), Some(MirrorEntry::Courier)) {
+        return Err(carried(name));
+    }
     let state = State::load(&home.repository())?;
     let audit = publish::audit(home, name, state.newest_root()?, ui)?.ok_or_else(|| unknown(name))?;
     let facts = json!({
@@ -232,7 +245,7 @@ fn unknown(name: &MirrorName) -> CommandError {
         .hint_command("see which there are using:", &["mirror", "list"])
 }
 
-fn check(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+fn check(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let entry = server(home, name)?;
     publish::deploy_keys(home, entry, ui)?;
     let mut facts = json!({ "version": 1, "mirror": name, "accounts": [] });
@@ -258,7 +271,7 @@ fn check(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
         .hint_command("have its operator run scripts/mirror with what this prints:", &["mirror", "layout", &name]))
 }
 
-fn print_layout(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+fn print_layout(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let entry = server(home, name)?;
     let keys = publish::deploy_keys(home, entry, ui)?;
     let (pool, meta) = (folders(Class::WriteOnce), folders(Class::Pointer));

@@ -7,8 +7,12 @@ pub mod ui;
 #[cfg(feature = "terminal")]
 mod abandon;
 #[cfg(feature = "terminal")]
+mod courier;
+#[cfg(feature = "terminal")]
 mod cut;
 mod download;
+#[cfg(feature = "terminal")]
+mod export;
 #[cfg(feature = "terminal")]
 mod import;
 #[cfg(feature = "terminal")]
@@ -128,6 +132,11 @@ enum Command {
     #[cfg(feature = "terminal")]
     Import(import::Args),
     #[cfg(feature = "terminal")]
+    Export(export::Args),
+    #[cfg(feature = "terminal")]
+    #[command(subcommand)]
+    Courier(courier::Command),
+    #[cfg(feature = "terminal")]
     Abandon(abandon::Args),
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
@@ -202,6 +211,10 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Status(args) => status::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Import(args) => import::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Export(args) => export::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Courier(command) => courier::run(&command, home, ui),
         #[cfg(feature = "terminal")]
         Command::Abandon(args) => abandon::run(&args, home, ui),
         #[cfg(feature = "terminal")]

@@ -27,6 +27,6 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     Pending::finish_interrupted(&home)?;
     let state = State::load(&home.repository())?;
     let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), ui)?;
-    report_mirrors(&outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
+    report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)
 }

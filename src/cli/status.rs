@@ -64,6 +64,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
             "mirrors": mirrors.iter().map(|survey| json!({
                 "mirror": survey.mirror,
                 "serial": survey.held.as_ref().ok(),
+                "by_courier": survey.by_courier,
                 "error": survey.held.as_ref().err().map(ToString::to_string).or(survey.noted.error.clone()),
             })).collect::<Vec<Value>>(),
             "made_elsewhere": foreign,
@@ -90,6 +91,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     }
     ui.data("\nMirrors");
     for survey in &mirrors {
+        let push = if survey.by_courier { "release export DIR" } else { "release publish" };
         let held = survey.held.as_ref().copied();
         let behind = state.serial().saturating_sub(held.unwrap_or(0));
         ui.data(&match (held, behind, &survey.noted.error) {
@@ -97,21 +99,23 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
                 let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
                 let what = ui.paint(&one_line(&format!("{error}{cause}")), Paint::Bad);
                 let command = match error {
+                    PublishError::Ahead { .. } if survey.by_courier => "release import --from DIR".to_owned(),
                     PublishError::Ahead { .. } => format!("release import --from {}", survey.mirror),
-                    _ => "release publish".to_owned(),
+                    _ => push.to_owned(),
                 };
                 format!("  {}  {what}; when that is understood, run `{command}`", survey.mirror)
             }
             (Ok(serial), 0, _) => {
-                format!("  {}  publication {serial}  {}", survey.mirror, ui.paint("up to date", Paint::Good))
+                let word = if survey.by_courier { "up to date, by its receipt" } else { "up to date" };
+                format!("  {}  publication {serial}  {}", survey.mirror, ui.paint(word, Paint::Good))
             }
             (Ok(serial), _, None) => {
-                let word = ui.paint(&format!("{behind} behind; run `release publish`"), Paint::Care);
+                let word = ui.paint(&format!("{behind} behind; run `{push}`"), Paint::Care);
                 format!("  {}  publication {serial}  {word}", survey.mirror)
             }
             (Ok(serial), _, Some(error)) => {
                 let word = ui.paint(&format!("{behind} behind: {}", one_line(error)), Paint::Bad);
-                format!("  {}  publication {serial}  {word}; when that is mended, run `release publish`", survey.mirror)
+                format!("  {}  publication {serial}  {word}; when that is mended, run `{push}`", survey.mirror)
             }
         });
     }

@@ -30,12 +30,26 @@ pub const STEPS: [&str; 22] = [
 /// The steps of taking what a medium brings.
 pub const IMPORT_STEPS: [&str; 2] = ["import.copied", "import.kept"];
 
+/// The steps of a courier's round: writing a medium, pushing it, taking his receipt.
+pub const COURIER_STEPS: [&str; 7] = [
+    "export.begun",
+    "export.content",
+    "export.done",
+    "courier.checked",
+    "courier.pushed",
+    "receipt.seen",
+    "receipt.noted",
+];
+
 /// The steps of making a key in a token, in order.
 pub const ENROLMENT: [&str; 3] = ["enrol.noted", "enrol.generated", "enrol.attested"];
 
 /// Passes a step. Does nothing in release builds.
 pub fn step(name: &str) {
-    debug_assert!([&STEPS[..], &IMPORT_STEPS, &ENROLMENT].concat().contains(&name), "unknown step {name}");
+    debug_assert!(
+        [&STEPS[..], &IMPORT_STEPS, &COURIER_STEPS, &ENROLMENT].concat().contains(&name),
+        "unknown step {name}"
+    );
     #[cfg(debug_assertions)]
     fail_if_asked(name);
     #[cfg(not(debug_assertions))]

@@ -6,7 +6,7 @@
 //! repository/                           only sealed things
 //! cuts/<product>-<version>/             cut.json, stage/, logs: resumable at any point
 //! publications/<serial>.json            what each seal added; <serial>.partial/ while one is made
-//! mirrors/<name>.json                   what each mirror holds
+//! mirrors/<name>.json                   what each mirror holds; <name>.receipt/ what a courier saw there
 //! inputs/<sha256>                       inputs of builds, by hash
 //! inbox/                                what media brought, hostile until it is checked
 //! journal.jsonl                         each line holds the hash of the line before
@@ -21,6 +21,7 @@ pub mod lock;
 
 use std::fs;
 use std::io;
+use std::ops::Deref;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -45,16 +46,32 @@ pub const SOURCE_BUNDLE: &str = ".git.bundle";
 /// Longer configuration files are refused.
 const MAX_CONFIG: u64 = 1 << 20;
 
+/// The folder of a machine that pushes to mirrors: a terminal's home, or that of a
+/// courier, which has `terminal.toml`, deploy keys, and what mirrors hold.
+#[derive(Debug, Clone)]
+pub struct Base {
+    folder: PathBuf,
+    /// `terminal.toml`.
+    pub terminal: Terminal,
+}
+
 /// An open home: its folder and its two configuration files.
 #[derive(Debug, Clone)]
 pub struct Home {
-    folder: PathBuf,
+    base: Base,
     /// `policy.toml`.
     pub policy: Policy,
     /// Digest of `policy.toml`.
     pub policy_digest: Sha256,
-    /// `terminal.toml`.
-    pub terminal: Terminal,
+}
+
+/// A home can do all that a courier's folder can.
+impl Deref for Home {
+    type Target = Base;
+
+    fn deref(&self) -> &Base {
+        &self.base
+    }
 }
 
 /// A home that cannot be used.
@@ -179,46 +196,74 @@ impl HomeError {
     }
 }
 
+impl Base {
+    /// Opens a folder with a `terminal.toml`.
+    ///
+    /// # Errors
+    /// The file is missing, unreadable, or has a mistake.
+    pub fn open(folder: &Path) -> Result<Self, HomeError> {
+        // Programs are started in other folders; paths must not depend on that.
+        let folder = &std::path::absolute(folder).map_err(|error| HomeError::io(folder, error))?;
+        let (terminal, _) = read_config(folder, "terminal.toml")?;
+        let terminal = Terminal::parse(&folder.join("terminal.toml"), terminal)?;
+        Ok(Self { folder: folder.to_owned(), terminal })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A path that a configuration file names, relative to the folder.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// The state of a mirror.
+    pub fn mirror(&self, name: &MirrorName) -> PathBuf {
+        self.folder.join("mirrors").join(format!("{name}.json"))
+    }
+
+    /// What the last receipt of a courier says that a mirror serves, laid out as it is
+    /// there.
+    pub fn receipt(&self, name: &MirrorName) -> PathBuf {
+        self.folder.join("mirrors").join(format!("{name}.receipt"))
+    }
+
+    /// Takes the lock, for a command that writes.
+    ///
+    /// # Errors
+    /// Another command holds it, or the file cannot be used.
+    pub fn lock(&self, command: &str) -> Result<Lock, HomeError> {
+        Lock::take(&self.folder, command)
+    }
+}
+
+fn read_config(folder: &Path, name: &'static str) -> Result<(String, Sha256), HomeError> {
+    let path = folder.join(name);
+    match read_text(&path)? {
+        Some(text) => {
+            let digest = Sha256::of(text.as_bytes());
+            Ok((text, digest))
+        }
+        None if ["journal.jsonl", "repository"].iter().any(|name| folder.join(name).exists()) => {
+            Err(HomeError::LostConfig { folder: folder.to_owned(), file: name })
+        }
+        None => Err(HomeError::NotAHome { folder: folder.to_owned(), missing: name }),
+    }
+}
+
 impl Home {
     /// Opens the home in `folder`.
     ///
     /// # Errors
     /// A file is missing, unreadable, or has a mistake.
     pub fn open(folder: &Path) -> Result<Self, HomeError> {
-        // Programs are started in other folders; paths must not depend on that.
-        let folder = &std::path::absolute(folder).map_err(|error| HomeError::io(folder, error))?;
-        let (policy, policy_digest) = Self::read_config(folder, "policy.toml")?;
-        let (terminal, _) = Self::read_config(folder, "terminal.toml")?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            policy: Policy::parse(&folder.join("policy.toml"), policy)?,
-            policy_digest,
-            terminal: Terminal::parse(&folder.join("terminal.toml"), terminal)?,
-        })
-    }
-
-    fn read_config(folder: &Path, name: &'static str) -> Result<(String, Sha256), HomeError> {
-        let path = folder.join(name);
-        match read_text(&path)? {
-            Some(text) => {
-                let digest = Sha256::of(text.as_bytes());
-                Ok((text, digest))
-            }
-            None if ["journal.jsonl", "repository"].iter().any(|name| folder.join(name).exists()) => {
-                Err(HomeError::LostConfig { folder: folder.to_owned(), file: name })
-            }
-            None => Err(HomeError::NotAHome { folder: folder.to_owned(), missing: name }),
-        }
-    }
-
-    /// The folder of the home.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// A path that a configuration file names, relative to the home.
-    pub fn resolve(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.folder.join(path)
+        let absolute = std::path::absolute(folder).map_err(|error| HomeError::io(folder, error))?;
+        let (policy, policy_digest) = read_config(&absolute, "policy.toml")?;
+        let base = Base::open(&absolute)?;
+        let policy = Policy::parse(&absolute.join("policy.toml"), policy)?;
+        Ok(Self { base, policy, policy_digest })
     }
 
     /// The terminal's own copy of the repository.
@@ -234,11 +279,6 @@ impl Home {
     /// The folder of publications.
     pub fn publications(&self) -> PathBuf {
         self.folder.join("publications")
-    }
-
-    /// The state of a mirror.
-    pub fn mirror(&self, name: &MirrorName) -> PathBuf {
-        self.folder.join("mirrors").join(format!("{name}.json"))
     }
 
     /// The folder of inputs of builds.
@@ -260,14 +300,6 @@ impl Home {
     pub fn source_bundle(&self, product: &Product, version: &Version) -> Option<PathBuf> {
         let path = self.inbox().join(format!("{product}-{version}{SOURCE_BUNDLE}"));
         path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()).then_some(path)
-    }
-
-    /// Takes the lock, for a command that writes.
-    ///
-    /// # Errors
-    /// Another command holds it, or the file cannot be used.
-    pub fn lock(&self, command: &str) -> Result<Lock, HomeError> {
-        Lock::take(&self.folder, command)
     }
 
     /// The journal's file.

@@ -22,6 +22,8 @@ pub enum MirrorEntry {
     Folder(PathBuf),
     /// A web server that is written to over SSH.
     Sftp(Box<SftpEntry>),
+    /// One that this machine never reaches: a courier does, and brings a receipt.
+    Courier,
 }
 
 /// A web server with the two accounts that `scripts/mirror` makes.
@@ -80,6 +82,8 @@ impl Publish {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Raw {
     path: Option<PathBuf>,
+    #[serde(default)]
+    courier: bool,
     url: Option<Span<String>>,
     address: Option<Span<Vec<IpAddr>>>,
     port: Option<u16>,
@@ -126,18 +130,31 @@ pub(super) fn check(
         good if good.algorithms() == HOST_KEY => Ok(good.clone()),
         _ => Err(text.error(key, format!("the host key of a mirror is one of type {HOST_KEY}"))),
     };
+    let reached = raw.values().filter(|entry| !entry.get_ref().courier).count();
     if let Some(quorum) = &publish.quorum
-        && !(1..=raw.len()).contains(quorum.get_ref())
+        && !(1..=reached).contains(quorum.get_ref())
     {
-        return Err(text.error(quorum, format!("a quorum is at least 1 and at most the {} mirrors", raw.len())));
+        return Err(text.error(
+            quorum,
+            format!("a quorum is at least 1 and at most the {reached} mirrors that this machine pushes to"),
+        ));
     }
     let mut entries = BTreeMap::new();
     for (name, entry) in raw {
         let table = &entry;
         let raw = entry.get_ref().clone();
         let missing = |what: &str| text.error(table, format!("mirror `{name}` has neither `path` nor `{what}`"));
-        let entry = if let Some(path) = raw.path {
-            if raw.url.is_some() || raw.address.is_some() || raw.pool_key.is_some() || raw.pointer_key.is_some() {
+        let is_server =
+            raw.url.is_some() || raw.address.is_some() || raw.pool_key.is_some() || raw.pointer_key.is_some();
+        let entry = if raw.courier {
+            if is_server || raw.path.is_some() {
+                return Err(
+                    text.error(table, format!("mirror `{name}` has `courier`, so nothing here says where it is"))
+                );
+            }
+            MirrorEntry::Courier
+        } else if let Some(path) = raw.path {
+            if is_server {
                 return Err(text.error(table, format!("mirror `{name}` has `path`, so it is a folder, and no server")));
             }
             MirrorEntry::Folder(path)
@@ -239,7 +256,12 @@ mod tests {
             (EU1.replace("keys/b", "./keys//a"), "7:15: this key is used twice"),
             (format!("{EU1}{second}"), "this key is used twice"),
             (format!("{EU1}path = \"x\"\n"), "mirror `eu1` has `path`, so it is a folder"),
-            (format!("{EU1}[publish]\nquorum = 2\n"), "9:10: a quorum is at least 1 and at most the 1 mirrors"),
+            (
+                format!("{EU1}[publish]\nquorum = 2\n"),
+                "9:10: a quorum is at least 1 and at most the 1 mirrors that this machine pushes to",
+            ),
+            ("[mirror.a]\ncourier = true\npath = \"x\"\n".to_owned(), "mirror `a` has `courier`"),
+            ("[mirror.a]\ncourier = true\n[publish]\nquorum = 1\n".to_owned(), "at most the 0 mirrors"),
             (
                 format!(
                     "{EU1}jump = {{ address = \"192.0.2.2\", user = \"-oX\", host-key = \"KEY\", key = \"file:c\" }}"

@@ -129,10 +129,10 @@ pub fn audit(
     progress: &dyn Progress,
 ) -> Result<Option<Audit>, PublishError> {
     let ours = Ours::load(home, root)?;
-    let Some(target) = targets(home, progress)?.into_iter().find(|target| target.name == mirror) else {
+    let Some(target) = targets(home, home, progress)?.into_iter().find(|target| target.name == mirror) else {
         return Ok(None);
     };
-    ours.held_by(&target)?;
+    ours.held_by(target.files.as_ref(), target.state.serial)?;
     let theirs = tuf::served::newest(target.files.as_ref(), root)?;
     let serial = theirs.map_or(ours.newest, |theirs| theirs.serial);
     let work = super::work(home, 0, serial)?;

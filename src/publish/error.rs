@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::Account;
 use crate::home::HomeError;
 use crate::manifest::MirrorName;
+use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::process::ProcessError;
 use crate::transport::TransportError;
@@ -137,6 +138,9 @@ pub enum PublishError {
         /// Its type and permissions.
         mode: u32,
     },
+    /// The mirror has lost, or never had, what this medium does not carry.
+    #[error("the mirror lacks {0}, which this medium does not carry; have it exported with --all")]
+    NotCarried(RepoPath),
     /// What was written is not what the web server gives.
     #[error("{0} was written, but is not served")]
     NotServed(String),
@@ -163,6 +167,8 @@ pub enum OldHome {
         mirror: MirrorName,
         /// What it serves.
         reason: Box<PublishError>,
+        /// A receipt says so, of a mirror that only a courier reaches.
+        by_courier: bool,
     },
     /// No mirror can say whether it knows more, and some should.
     #[error("no mirror says whether this home is the newest; nothing was built or signed: mirror `{mirror}`: {reason}")]

@@ -7,8 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::Content;
 use super::Listed;
 use super::PublishError;
+use super::Supply;
 use super::TIMESTAMP;
 use super::Work;
 use crate::home;
@@ -22,19 +24,19 @@ use crate::transport::Folder;
 /// serve names that begin with a dot; nothing depends on it.
 const INCOMING: &str = ".incoming";
 
-/// A mirror's folder, and the home's repository that feeds it.
-pub(super) struct Mirror {
+/// A mirror's folder, and what feeds it.
+pub(super) struct Mirror<'s> {
     folder: PathBuf,
-    repository: PathBuf,
+    supply: &'s dyn Supply,
 }
 
-impl Mirror {
-    pub(super) fn new(folder: PathBuf, repository: PathBuf) -> Self {
-        Self { folder, repository }
+impl<'s> Mirror<'s> {
+    pub(super) fn new(folder: PathBuf, supply: &'s dyn Supply) -> Self {
+        Self { folder, supply }
     }
 }
 
-impl super::Mirror for Mirror {
+impl super::Mirror for Mirror<'_> {
     /// Of what it should have, only names that have vanished are given again.
     fn push_content(&self, work: &Work, advanced: &(dyn Fn(u64) + Sync)) -> Result<usize, PublishError> {
         let incoming = self.incoming()?;
@@ -98,7 +100,7 @@ impl super::Mirror for Mirror {
     }
 }
 
-impl Mirror {
+impl Mirror<'_> {
     /// Gives one content those of its names that are not there. All of them share
     /// the file of this push, never that of a name which may have been tampered
     /// with since.
@@ -134,10 +136,9 @@ impl Mirror {
         Ok(incoming)
     }
 
-    /// Copies a file of the home's repository: mirrors get copies, never links.
+    /// Copies a content: mirrors get copies, never links.
     fn copy(&self, name: &RepoPath, entry: &Entry, to: &Path) -> Result<(), PublishError> {
-        let from = self.repository.join(name.as_str());
-        let mut source = File::open(&from).map_err(|error| PublishError::io(&from, error))?;
+        let Content { file: mut source, path: from } = self.supply.open(name, entry)?;
         let mut copy = || -> io::Result<()> {
             let mut target = File::create(to)?;
             io::copy(&mut source, &mut target)?;

@@ -9,31 +9,30 @@ mod audit;
 mod error;
 mod folder;
 mod sftp;
+mod supply;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::home::Base;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::atomic;
 use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::MirrorName;
-use crate::manifest::Publication;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
-use crate::manifest::publication;
 use crate::policy::MirrorEntry;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
-use crate::progress::Silent;
 use crate::progress::Stage;
 use crate::transport::Files;
 use crate::transport::Folder;
@@ -53,6 +52,20 @@ pub use sftp::Checked;
 pub use sftp::check;
 pub use sftp::deploy_keys;
 pub use sftp::make_deploy_keys;
+pub use supply::Content;
+pub use supply::Supply;
+pub use supply::find;
+pub use supply::load;
+pub use supply::lost;
+pub use supply::newest;
+pub use supply::serials;
+pub use survey::Shown;
+pub use survey::Survey;
+pub use survey::held_by_couriers;
+pub use survey::note_receipt;
+pub use survey::refuse_old_home;
+pub use survey::shown;
+pub use survey::survey;
 
 /// The pointer that readers begin with.
 const TIMESTAMP: &str = "metadata/timestamp.json";
@@ -77,13 +90,19 @@ impl MirrorState {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn load(home: &Home, name: &MirrorName) -> Result<Self, HomeError> {
-        let state = atomic::read_json(&home.mirror(name), VERSION)?;
+    pub fn load(base: &Base, name: &MirrorName) -> Result<Self, HomeError> {
+        let state = atomic::read_json(&base.mirror(name), VERSION)?;
         Ok(state.unwrap_or(Self { version: VERSION, serial: 0, at: None, error: None }))
     }
 
-    fn save(&self, home: &Home, name: &MirrorName) -> Result<(), HomeError> {
-        atomic::write_json(&home.mirror(name), self)
+    /// What a receipt says: the newest publication that a mirror holds whole, and why
+    /// the last push failed.
+    pub fn of_receipt(serial: u64, at: Timestamp, error: Option<String>) -> Self {
+        Self { version: VERSION, serial, at: Some(at), error }
+    }
+
+    fn save(&self, base: &Base, name: &MirrorName) -> Result<(), HomeError> {
+        atomic::write_json(&base.mirror(name), self)
     }
 }
 
@@ -150,24 +169,32 @@ struct Target<'h> {
     files: Arc<dyn Files>,
 }
 
-/// All mirrors of the home.
-fn targets<'h>(home: &'h Home, progress: &'h dyn Progress) -> Result<Vec<Target<'h>>, HomeError> {
-    let open = |(name, entry): (&'h MirrorName, &'h MirrorEntry)| {
-        let files = files(home, entry);
+/// All mirrors that this machine pushes to.
+fn targets<'h>(
+    base: &'h Base,
+    supply: &'h dyn Supply,
+    progress: &'h dyn Progress,
+) -> Result<Vec<Target<'h>>, HomeError> {
+    let mut targets = Vec::new();
+    for (name, entry) in &base.terminal.mirrors {
+        let files = files(base, name, entry);
         let mirror: Box<dyn Mirror + 'h> = match entry {
-            MirrorEntry::Folder(path) => Box::new(folder::Mirror::new(home.resolve(path), home.repository())),
-            MirrorEntry::Sftp(entry) => Box::new(sftp::Mirror::new(home, entry, Arc::clone(&files), progress)),
+            MirrorEntry::Folder(path) => Box::new(folder::Mirror::new(base.resolve(path), supply)),
+            MirrorEntry::Sftp(entry) => Box::new(sftp::Mirror::new(base, supply, entry, Arc::clone(&files), progress)),
+            MirrorEntry::Courier => continue,
         };
-        Ok(Target { name, state: MirrorState::load(home, name)?, mirror, files })
-    };
-    home.terminal.mirrors.iter().map(open).collect()
+        targets.push(Target { name, state: MirrorState::load(base, name)?, mirror, files });
+    }
+    Ok(targets)
 }
 
-/// A mirror as its readers see it.
-pub fn files(home: &Home, entry: &MirrorEntry) -> Arc<dyn Files> {
+/// A mirror as its readers see it; one that only a courier reaches, as his last
+/// receipt has it.
+pub fn files(base: &Base, name: &MirrorName, entry: &MirrorEntry) -> Arc<dyn Files> {
     match entry {
-        MirrorEntry::Folder(path) => Arc::new(Folder::new(home.resolve(path))),
+        MirrorEntry::Folder(path) => Arc::new(Folder::new(base.resolve(path))),
         MirrorEntry::Sftp(entry) => Arc::new(Url::pinned(&entry.url, &entry.addresses)),
+        MirrorEntry::Courier => Arc::new(Folder::new(base.receipt(name))),
     }
 }
 
@@ -201,78 +228,6 @@ fn on_each<'t, T: Send, I: Send>(
     })
 }
 
-/// The newest publication of the home.
-///
-/// # Errors
-/// A publication cannot be read, or one that was sealed is missing: mirrors
-/// would get pointers to what they do not have.
-pub fn newest(home: &Home) -> Result<u64, HomeError> {
-    let serials = serials(home)?;
-    for sealed in home.journal()?.publications() {
-        // One that a command was interrupted in will be finished.
-        let begun = home.publications().join(format!("{sealed}.partial"));
-        if serials.binary_search(&sealed).is_err() && !begun.exists() {
-            return Err(HomeError::Missing(record(home, sealed)));
-        }
-    }
-    Ok(serials.last().copied().unwrap_or(0))
-}
-
-fn record(home: &Home, serial: u64) -> PathBuf {
-    home.publications().join(format!("{serial}.json"))
-}
-
-/// The first file of the home's repository that a publication names and that is
-/// gone.
-///
-/// # Errors
-/// A publication cannot be read.
-pub fn lost(home: &Home) -> Result<Option<PathBuf>, HomeError> {
-    for serial in serials(home)? {
-        let publication = load(home, serial)?;
-        let mut paths = publication.names().map(|(name, _)| home.repository().join(name.as_str()));
-        if let Some(path) = paths.find(|path| !path.exists()) {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
-}
-
-/// The publication with this number.
-///
-/// # Errors
-/// There is none, or it cannot be read.
-pub fn load(home: &Home, serial: u64) -> Result<Publication, HomeError> {
-    let path = record(home, serial);
-    atomic::read_json(&path, publication::VERSION)?.ok_or(HomeError::Missing(path))
-}
-
-/// The newest publication for a purpose.
-///
-/// # Errors
-/// A publication cannot be read.
-pub fn find(home: &Home, purpose: &str) -> Result<Option<u64>, HomeError> {
-    for serial in serials(home)?.into_iter().rev() {
-        if load(home, serial)?.purpose == purpose {
-            return Ok(Some(serial));
-        }
-    }
-    Ok(None)
-}
-
-/// The numbers of all recorded publications, sorted.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn serials(home: &Home) -> Result<Vec<u64>, HomeError> {
-    let folder = home.publications();
-    let entries = std::fs::read_dir(&folder).map_err(|error| HomeError::io(&folder, error))?;
-    let mut serials: Vec<u64> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json")?.parse().ok()).collect();
-    serials.sort_unstable();
-    Ok(serials)
-}
-
 /// Pushes everything that mirrors lack, to all at once. One that fails does not
 /// keep the others from theirs, unless too few are left. `root` is the newest
 /// root: whose timestamps count.
@@ -280,9 +235,35 @@ pub fn serials(home: &Home) -> Result<Vec<u64>, HomeError> {
 /// # Errors
 /// Only what concerns the home; failures of mirrors are in their outcomes.
 pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
-    let quorum = home.terminal.publish.quorum(home.terminal.mirrors.len());
-    let push = Push { home, ours: Ours::load(home, root)?, now, progress, quorum, everything: false };
-    push.run(targets(home, progress)?)
+    push_from(home, home, Ours::load(home, root)?, now, progress)
+}
+
+/// The same, of what a medium carries, whose newest timestamp is `timestamp` and has
+/// the number `newest`.
+///
+/// # Errors
+/// Only what concerns the folder of the courier.
+pub fn push_carried(
+    base: &Base,
+    supply: &dyn Supply,
+    (newest, timestamp): (u64, Vec<u8>),
+    root: &[u8],
+    now: Timestamp,
+    progress: &dyn Progress,
+) -> Result<Vec<Outcome>, HomeError> {
+    push_from(base, supply, Ours { newest, timestamp, root }, now, progress)
+}
+
+fn push_from(
+    base: &Base,
+    supply: &dyn Supply,
+    ours: Ours<'_>,
+    now: Timestamp,
+    progress: &dyn Progress,
+) -> Result<Vec<Outcome>, HomeError> {
+    let targets = targets(base, supply, progress)?;
+    let quorum = base.terminal.publish.quorum(targets.len());
+    Push { base, supply, ours, now, progress, quorum, everything: false }.run(targets)
 }
 
 /// Brings one mirror up to date, whatever the others hold, and looks at every
@@ -297,13 +278,15 @@ pub fn catch_up(
     now: Timestamp,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>, HomeError> {
-    let push = Push { home, ours: Ours::load(home, root)?, now, progress, quorum: 1, everything: true };
-    push.run(targets(home, progress)?.into_iter().filter(|target| target.name == mirror).collect())
+    let ours = Ours::load(home, root)?;
+    let push = Push { base: home, supply: home, ours, now, progress, quorum: 1, everything: true };
+    push.run(targets(home, home, progress)?.into_iter().filter(|target| target.name == mirror).collect())
 }
 
 /// A push to several mirrors.
 struct Push<'p> {
-    home: &'p Home,
+    base: &'p Base,
+    supply: &'p dyn Supply,
     ours: Ours<'p>,
     now: Timestamp,
     progress: &'p dyn Progress,
@@ -344,8 +327,8 @@ impl Push<'_> {
     }
 
     fn phase_one(&self, target: &Target<'_>) -> Result<Ready, PublishError> {
-        let held = self.ours.held_by(target)?;
-        let work = work(self.home, if self.everything { 0 } else { held }, self.ours.newest)?;
+        let held = self.ours.held_by(target.files.as_ref(), target.state.serial)?;
+        let work = work(self.supply, if self.everything { 0 } else { held }, self.ours.newest)?;
         let total = work.new.content.iter().map(|entry| entry.length).sum();
         let mirror = target.name.as_str();
         self.progress.event(Event::Push { mirror, total });
@@ -356,7 +339,7 @@ impl Push<'_> {
 
     fn phase_two(&self, target: &Target<'_>, first: &Ready) -> Result<usize, PublishError> {
         // Somebody may have published while content was on its way.
-        self.ours.held_by(target)?;
+        self.ours.held_by(target.files.as_ref(), target.state.serial)?;
         if let Some(junk) = tuf::served::junk_root(target.files.as_ref(), self.ours.root)? {
             target.mirror.set_aside(&junk)?;
         }
@@ -377,7 +360,7 @@ impl Push<'_> {
                 state
             }
         };
-        state.save(self.home, target.name)?;
+        state.save(self.base, target.name)?;
         if let Ok(files) = result {
             crate::home::step("publish.recorded");
             let evidence = Evidence::Published { mirror: target.name.as_str(), serial, files: *files };
@@ -385,63 +368,6 @@ impl Push<'_> {
         }
         Ok(())
     }
-}
-
-/// What a mirror holds now, as it serves it.
-#[derive(Debug)]
-pub struct Survey {
-    /// The mirror.
-    pub mirror: MirrorName,
-    /// The newest publication that it holds whole, or why that is not known or
-    /// must not be.
-    pub held: Result<u64, PublishError>,
-    /// What this home has noted about it.
-    pub noted: MirrorState,
-}
-
-/// Looks at all mirrors. `root` is the newest root of the home.
-///
-/// # Errors
-/// Only what concerns the home.
-pub fn survey(home: &Home, root: &[u8]) -> Result<Vec<Survey>, HomeError> {
-    let ours = Ours::load(home, root)?;
-    let targets = targets(home, &Silent)?;
-    let held = on_each(&targets, &targets, |target, _| ours.held_by(target));
-    let surveys = targets.into_iter().zip(held);
-    Ok(surveys.map(|(target, held)| Survey { mirror: target.name.clone(), held, noted: target.state }).collect())
-}
-
-/// Refuses to go on where a mirror knows more than this home: it was restored
-/// from a backup, or another terminal has published. To be called before
-/// anything is signed. Where one mirror answers, whether others that cannot be
-/// read know more stays open, with a warning. One that held a publication and
-/// now holds none says nothing: its disk may not be mounted.
-///
-/// # Errors
-/// A mirror knows more, or none of those that hold something says what; files of
-/// the home cannot be read.
-pub fn refuse_old_home(home: &Home, root: &[u8], progress: &dyn Progress) -> Result<(), OldHome> {
-    let (mut answered, mut silent) = (false, Vec::new());
-    for Survey { mirror, held, noted } in survey(home, root)? {
-        match held {
-            Ok(0) if noted.serial > 0 => silent.push((mirror, "what it held is not there".to_owned())),
-            // A new mirror knows nothing.
-            Ok(0) => {}
-            Ok(_) => answered = true,
-            Err(PublishError::Unreadable(error)) => {
-                let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-                silent.push((mirror, format!("{error}{cause}")));
-            }
-            Err(reason) => return Err(OldHome::Behind { mirror, reason: Box::new(reason) }),
-        }
-    }
-    for (mirror, reason) in silent {
-        if !answered {
-            return Err(OldHome::Unknown { mirror, reason });
-        }
-        progress.event(Event::Warning(&format!("mirror `{mirror}`: {reason}; it may know more than this home")));
-    }
-    Ok(())
 }
 
 /// What this home has, to compare mirrors with.
@@ -457,15 +383,15 @@ impl<'r> Ours<'r> {
         Ok(Self { newest: newest(home)?, timestamp, root })
     }
 
-    /// The newest publication that a mirror still holds whole.
+    /// The newest publication that a mirror still holds whole; `known` is what was
+    /// noted.
     ///
     /// A higher number, or another content under ours, was written by somebody
     /// who has the online key. Junk that it did not sign, such as a thief of a
     /// deploy key leaves, is replaced: nothing of that mirror is taken for
     /// granted then.
-    fn held_by(&self, target: &Target<'_>) -> Result<u64, PublishError> {
-        let known = target.state.serial;
-        match tuf::served::newest(target.files.as_ref(), self.root)? {
+    fn held_by(&self, files: &dyn Files, known: u64) -> Result<u64, PublishError> {
+        match tuf::served::newest(files, self.root)? {
             None => Ok(0),
             Some(theirs) if theirs.timestamp == self.timestamp => Ok(known),
             Some(theirs) if theirs.serial > self.newest => {
@@ -479,13 +405,13 @@ impl<'r> Ours<'r> {
 
 /// Joins all publications: their content and, for each pointer, its newest
 /// content; both apart by whether they came after `held`.
-fn work(home: &Home, held: u64, newest: u64) -> Result<Work, HomeError> {
+fn work(supply: &dyn Supply, held: u64, newest: u64) -> Result<Work, HomeError> {
     let mut work = Work { known: Holding::default(), new: Holding::default() };
     let mut pointers: BTreeMap<RepoPath, (usize, bool, Entry)> = BTreeMap::new();
     let mut order = 0;
-    for serial in serials(home)?.into_iter().filter(|serial| *serial <= newest) {
+    for serial in supply.serials()?.into_iter().filter(|serial| *serial <= newest) {
         let is_new = serial > held;
-        for entry in load(home, serial)?.entries {
+        for entry in supply.load(serial)?.entries {
             if entry.class == Class::WriteOnce {
                 let holding = if is_new { &mut work.new } else { &mut work.known };
                 holding.content.push(entry);

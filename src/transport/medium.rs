@@ -20,6 +20,9 @@ use rustix::io::Errno;
 
 use super::TransportError;
 
+/// How the names of files begin that are not whole yet.
+pub const UNFINISHED: &str = ".new-";
+
 /// Opens a file below a folder, through no link, on no other file system, and
 /// without waiting for a pipe.
 ///
@@ -69,6 +72,24 @@ impl Medium {
             error => TransportError::Read { place: name(), source: error.into() },
         })?;
         Ok(Self { folder, place: place.to_owned() })
+    }
+
+    /// The same, after making the folder where there is none.
+    ///
+    /// # Errors
+    /// It cannot be made or opened.
+    pub fn make(place: &Path) -> Result<Self, TransportError> {
+        match std::fs::create_dir(place) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(TransportError::Read { place: place.display().to_string(), source })
+            }
+            _ => Self::open(place),
+        }
+    }
+
+    /// The path of a name, for messages.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.join(name)
     }
 
     /// The names in the folder, sorted.
@@ -123,5 +144,54 @@ impl Medium {
         }
         let length = metadata.len();
         Ok(Found::File(file, length))
+    }
+
+    /// Writes a file beside, and gives it its name when it is whole. What had that
+    /// name is replaced, and nothing is written through a link. No mode is set, since
+    /// many media have none.
+    ///
+    /// # Errors
+    /// It cannot be written. Nothing is durable before [`Self::sync`].
+    pub fn write(&self, name: &str, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let beside = format!("{UNFINISHED}{name}");
+        match rustix::fs::unlinkat(&self.folder, beside.as_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o644);
+        let mut file = File::from(rustix::fs::openat(&self.folder, beside.as_str(), flags, mode)?);
+        let written =
+            fill(&mut file).and_then(|()| Ok(rustix::fs::renameat(&self.folder, beside.as_str(), &self.folder, name)?));
+        if written.is_err() {
+            // A full medium should have its space back.
+            let _ = rustix::fs::unlinkat(&self.folder, beside.as_str(), AtFlags::empty());
+        }
+        written
+    }
+
+    /// Takes a name away that is no folder's.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty())?)
+    }
+
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// The medium cannot take it.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.folder)?)
+    }
+
+    /// How many bytes can still be written.
+    ///
+    /// # Errors
+    /// The medium cannot be asked.
+    pub fn free_space(&self) -> io::Result<u64> {
+        let found = rustix::fs::fstatvfs(&self.folder)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 }

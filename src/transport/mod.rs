@@ -17,6 +17,8 @@ pub use medium::Found;
 #[cfg(feature = "terminal")]
 pub use medium::Medium;
 #[cfg(feature = "terminal")]
+pub use medium::UNFINISHED;
+#[cfg(feature = "terminal")]
 pub use medium::open_folder;
 #[cfg(feature = "terminal")]
 pub use medium::open_inside;

@@ -206,6 +206,7 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
         ("agent", vec![Login::new().seed()]),
         ("attestation", vec![maker.seed(Timestamp::now()), attested(&maker).to_json().unwrap()]),
         ("bundle", vec![small_bundle()]),
+        ("courier", carried(lab)),
         ("envelope", vec![claim, statement.clone(), br#"["","",[["a","b"]]]"#.to_vec()]),
         ("journal", journals(&lab.read("home/journal.jsonl"))),
         ("json", vec![statement, br#"{"a":[1,-1,null,true,"\n\u001b"],"b":{"c":18446744073709551615}}"#.to_vec()]),
@@ -225,6 +226,14 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
         ("url", ANSWERS.map(|answer| answer.as_bytes().to_vec()).to_vec()),
         ("verify", tampered.to_vec()),
     ])
+}
+
+/// What a courier carries, and a receipt.
+fn carried(lab: &Lab) -> Vec<Vec<u8>> {
+    lab.runs(&["export", "stick"]).exits(0);
+    let receipt =
+        br#"{"mirrors":[{"error":"down","mirror":"eu1","serial":1,"timestamp":{"signed":{}}}],"serial":1,"version":1}"#;
+    vec![lab.read("stick/release-export.json"), lab.read("stick/1.publication.json"), receipt.to_vec()]
 }
 
 /// A terminal that fetches from a host.

@@ -532,3 +532,46 @@ fn spiteful_configuration_is_refused() {
     recipe(&with("path = \"x\"\nname = \"a\\u202eb\""), "1.5", "a\\u{202e}b");
     recipe(&with("\"p\\u001b[2Jth\" = \"x\""), "1.6", "unknown field");
 }
+
+#[test]
+fn what_a_courier_carries_is_bounded() {
+    let lab = Lab::released();
+    let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
+    lab.write("home/terminal.toml", terminal + "\n[mirror.one]\ncourier = true\n");
+    lab.write("courier/terminal.toml", "version = 1\n[mirror.one]\npath = \"../one\"\n");
+    lab.write("courier/root.json", lab.read("trust/root.json"));
+    lab.runs(&["export", "stick"]).exits(0);
+    let push = |lab: &Lab| runs(lab, &["courier", "push", "stick", "--home", "courier"]);
+    let artifact = release::manifest::Sha256::of(&lab.read("mirror/releases/kestrel/1.0/kestrel-1.0"));
+    for name in ["release-export.json", "2.publication.json", &artifact.to_string()] {
+        endless(&lab, &format!("stick/{name}"), |_| drop(push(&lab).exits(REJECTED).says("is refused")));
+    }
+    let export = lab.read("stick/release-export.json");
+    for (why, content) in spiteful(&export) {
+        lab.write("stick/release-export.json", content);
+        push(&lab).exits(REJECTED).says(why);
+    }
+    lab.write("stick/release-export.json", &export);
+    let publication = lab.read("stick/2.publication.json");
+    for (why, content) in spiteful(&publication) {
+        let agrees = value(&export).to_string().replace(
+            &release::manifest::Sha256::of(&publication).to_string(),
+            &release::manifest::Sha256::of(&content).to_string(),
+        );
+        lab.write("stick/release-export.json", agrees);
+        lab.write("stick/2.publication.json", content);
+        push(&lab).exits(REJECTED).says(why);
+    }
+    assert!(!lab.path("one").exists());
+    lab.runs(&["export", "stick"]).exits(0);
+    push(&lab).exits(0);
+    let receipt = lab.read("stick/release-receipt.json");
+    for (why, content) in spiteful(&receipt) {
+        lab.write("stick/release-receipt.json", content);
+        let why = if why.starts_with("more") { "is longer than" } else { why };
+        runs(&lab, &["import", "stick"]).exits(REJECTED).says(why);
+    }
+    lab.write("stick/release-receipt.json", receipt);
+    endless(&lab, "stick/release-receipt.json", |_| drop(runs(&lab, &["import", "stick"]).exits(REJECTED)));
+    runs(&lab, &["import", "stick"]).exits(0).says("one: publication 2");
+}

@@ -15,6 +15,7 @@ mod agent;
 mod attestation;
 mod build;
 mod cli;
+mod courier;
 mod cut;
 mod docs;
 mod emulator;

@@ -22,6 +22,8 @@ use crate::verify::VerifyError;
 #[cfg(feature = "terminal")]
 pub use cut::Stop;
 #[cfg(feature = "terminal")]
+pub use terminal::COPY;
+#[cfg(feature = "terminal")]
 use terminal::install;
 
 /// The command could not do it: file missing, network down, build failed.

@@ -283,6 +283,7 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Verify => "Verifying",
         Stage::Download => "Downloading",
         Stage::Import => "Taking",
+        Stage::Export => "Writing",
     }
 }
 

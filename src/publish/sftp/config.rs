@@ -10,7 +10,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::Account;
-use crate::home::Home;
+use crate::home::Base;
 use crate::policy::HostKey;
 use crate::policy::Jump;
 use crate::policy::KeyPlace;
@@ -41,7 +41,7 @@ const EVERYWHERE: &str = "    HostKeyAlgorithms ssh-ed25519
 /// # Errors
 /// The deploy key is missing; ssh is missing or cannot be run.
 pub(super) fn start(
-    home: &Home,
+    base: &Base,
     entry: &SftpEntry,
     account: Account,
     address: IpAddr,
@@ -51,14 +51,14 @@ pub(super) fn start(
     let known = String::from_utf8_lossy(&known);
     let kex: Vec<&str> = KEX.into_iter().filter(|name| known.lines().any(|line| line == *name)).collect();
     let folder = tempfile::tempdir().map_err(|error| PublishError::io(&std::env::temp_dir(), error))?;
-    fill(home, entry, account, address, &kex.join(","), folder.path())?;
+    fill(base, entry, account, address, &kex.join(","), folder.path())?;
     // All paths are relative to its folder: ssh expands characters in others.
     let ssh = Program::new("ssh").args(["-F", "config", "-s", "mirror", "sftp"]).current_dir(folder.path());
     Ok((ssh.talk(progress)?, folder))
 }
 
 fn fill(
-    home: &Home,
+    base: &Base,
     entry: &SftpEntry,
     account: Account,
     address: IpAddr,
@@ -83,7 +83,7 @@ fn fill(
     for host in &hosts {
         let Host { alias, address, port, user, pinned, key } = host;
         let KeyPlace::File(path) = key;
-        let path = home.resolve(path);
+        let path = base.resolve(path);
         // ssh would go on without it, and be refused for another reason.
         fs::File::open(&path).map_err(|error| PublishError::io(&path, error))?;
         let link = folder.join(format!("{alias}.key"));

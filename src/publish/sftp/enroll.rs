@@ -7,7 +7,8 @@ use super::Account;
 use super::INCOMING;
 use super::session;
 use super::staging;
-use crate::home::Home;
+use crate::home::Base;
+use crate::home::atomic;
 use crate::policy::KeyPlace;
 use crate::policy::MirrorEntry;
 use crate::policy::SftpEntry;
@@ -32,13 +33,13 @@ pub struct Checked {
 /// # Errors
 /// It cannot be pushed to.
 pub fn check<'a>(
-    home: &Home,
+    base: &Base,
     entry: &SftpEntry,
     account: Account,
     folders: impl Iterator<Item = &'a str>,
     progress: &dyn Progress,
 ) -> Result<Checked, PublishError> {
-    session::with(home, entry, account, progress, async |session| {
+    session::with(base, entry, account, progress, async |session| {
         let mut missing = Vec::new();
         for folder in folders {
             if !session.look(&format!("/pub/{folder}")).await?.is_some_and(session::Found::is_folder) {
@@ -55,16 +56,16 @@ pub fn check<'a>(
 /// # Errors
 /// A key cannot be read, or is used for anything else.
 pub fn deploy_keys(
-    home: &Home,
+    base: &Base,
     entry: &SftpEntry,
     progress: &dyn Progress,
 ) -> Result<[(Account, String); 2], PublishError> {
     let mut all: Vec<(PathBuf, String)> = Vec::new();
-    for other in home.terminal.mirrors.values() {
+    for other in base.terminal.mirrors.values() {
         let MirrorEntry::Sftp(other) = other else { continue };
         let jump = other.jump.as_ref().map(|jump| &jump.key);
         for KeyPlace::File(path) in [&other.pool_key, &other.pointer_key].into_iter().chain(jump) {
-            let public = public_half(home, path, progress)?;
+            let public = public_half(base, path, progress)?;
             if let Some((first, _)) = all.iter().find(|(_, known)| *known == public) {
                 let (first, second) = (first.display().to_string(), path.display().to_string());
                 return Err(PublishError::SharedKey { first, second });
@@ -85,10 +86,13 @@ pub fn deploy_keys(
 ///
 /// # Errors
 /// They cannot be made.
-pub fn make_deploy_keys(home: &Home, entry: &SftpEntry, progress: &dyn Progress) -> Result<(), PublishError> {
+pub fn make_deploy_keys(base: &Base, entry: &SftpEntry, progress: &dyn Progress) -> Result<(), PublishError> {
     for account in [Account::Pool, Account::Pointer] {
         let KeyPlace::File(path) = account.key(entry);
-        let path = home.resolve(path);
+        let path = base.resolve(path);
+        if let Some(folder) = path.parent() {
+            atomic::make_folder(folder)?;
+        }
         if !path.exists() {
             let program = Program::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]);
             program.arg(&path).run(progress)?;
@@ -98,8 +102,8 @@ pub fn make_deploy_keys(home: &Home, entry: &SftpEntry, progress: &dyn Progress)
 }
 
 /// The public half of a private key, without its comment.
-fn public_half(home: &Home, path: &std::path::Path, progress: &dyn Progress) -> Result<String, PublishError> {
-    let path = home.resolve(path);
+fn public_half(base: &Base, path: &std::path::Path, progress: &dyn Progress) -> Result<String, PublishError> {
+    let path = base.resolve(path);
     std::fs::File::open(&path).map_err(|error| PublishError::io(&path, error))?;
     // Without a passphrase, as a push needs it: there is nobody to ask.
     let printed = Program::new("ssh-keygen").args(["-y", "-P", "", "-f"]).arg(&path).run(progress)?;

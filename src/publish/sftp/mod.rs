@@ -28,10 +28,11 @@ use self::session::Session;
 use self::session::StageAgain;
 use super::Listed;
 use super::PublishError;
+use super::Supply;
 use super::TIMESTAMP;
 use super::Work;
 use crate::home;
-use crate::home::Home;
+use crate::home::Base;
 use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::RepoPath;
@@ -87,7 +88,8 @@ impl fmt::Display for Account {
 
 /// A mirror behind SSH.
 pub(super) struct Mirror<'h> {
-    home: &'h Home,
+    base: &'h Base,
+    supply: &'h dyn Supply,
     entry: &'h SftpEntry,
     files: Arc<dyn Files>,
     progress: &'h dyn Progress,
@@ -104,8 +106,14 @@ struct Missing<'w> {
 }
 
 impl<'h> Mirror<'h> {
-    pub(super) fn new(home: &'h Home, entry: &'h SftpEntry, files: Arc<dyn Files>, progress: &'h dyn Progress) -> Self {
-        Self { home, entry, files, progress }
+    pub(super) fn new(
+        base: &'h Base,
+        supply: &'h dyn Supply,
+        entry: &'h SftpEntry,
+        files: Arc<dyn Files>,
+        progress: &'h dyn Progress,
+    ) -> Self {
+        Self { base, supply, entry, files, progress }
     }
 
     fn with<T>(
@@ -113,7 +121,7 @@ impl<'h> Mirror<'h> {
         account: Account,
         work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
     ) -> Result<T, PublishError> {
-        session::with(self.home, self.entry, account, self.progress, work)
+        session::with(self.base, self.entry, account, self.progress, work)
     }
 
     /// What readers get under a name; `None` if there is nothing.
@@ -164,7 +172,7 @@ impl super::Mirror for Mirror<'_> {
                 session.room(INCOMING, needed).await?;
                 make_folders(session, &missing).await?;
                 for _ in 0..ATTEMPTS {
-                    stage(session, self.home, &mut missing, advanced).await?;
+                    stage(session, self.supply, &mut missing, advanced).await?;
                     missing = link(session, missing).await?;
                     if missing.is_empty() {
                         break;
@@ -203,8 +211,7 @@ impl super::Mirror for Mirror<'_> {
                 for (name, entry) in &pointers {
                     number += 1;
                     let staged = format!("{folder}/{number}");
-                    let from = self.home.repository().join(name.as_str());
-                    session.upload(&from, entry, &staged, &|_| {}).await?;
+                    session.upload(self.supply.open(name, entry)?, entry, &staged, &|_| {}).await?;
                     let to = published(name);
                     if let Some((parent, _)) = to.rsplit_once('/') {
                         session.make_folder(parent).await?;
@@ -285,7 +292,7 @@ async fn make_folders(session: &Session, missing: &[Missing<'_>]) -> Result<(), 
 /// Uploads content into a new folder.
 async fn stage(
     session: &Session,
-    home: &Home,
+    supply: &dyn Supply,
     missing: &mut [Missing<'_>],
     advanced: &(dyn Fn(u64) + Sync),
 ) -> Result<(), PublishError> {
@@ -294,10 +301,7 @@ async fn stage(
         missing.staged = format!("{folder}/{number}");
     }
     let upload = async |Missing { entry, names, staged, .. }: &Missing<'_>| match names.first() {
-        Some(name) => {
-            let from = home.repository().join(name.as_str());
-            session.upload(&from, entry, staged, advanced).await
-        }
+        Some(name) => session.upload(supply.open(name, entry)?, entry, staged, advanced).await,
         None => Ok(()),
     };
     // Small files side by side, large ones one after the other: either way no more

@@ -29,12 +29,13 @@ use tokio::time::timeout;
 
 use super::Account;
 use super::config;
-use crate::home::Home;
+use crate::home::Base;
 use crate::manifest::Entry;
 use crate::manifest::Sha256;
 use crate::policy::SftpEntry;
 use crate::process::Conversation;
 use crate::progress::Progress;
+use crate::publish::Content;
 use crate::publish::Listed;
 use crate::publish::PublishError;
 
@@ -105,7 +106,7 @@ pub(super) struct StageAgain(pub PublishError);
 /// # Errors
 /// No session could be opened; what the work gives.
 pub(super) fn with<T>(
-    home: &Home,
+    base: &Base,
     entry: &SftpEntry,
     account: Account,
     progress: &dyn Progress,
@@ -118,7 +119,7 @@ pub(super) fn with<T>(
         .map_err(|error| PublishError::io(Path::new("/dev/null"), error))?;
     let mut failed = None;
     for address in &entry.addresses {
-        let (mut ssh, folder) = config::start(home, entry, account, *address, progress)?;
+        let (mut ssh, folder) = config::start(base, entry, account, *address, progress)?;
         match runtime.block_on(Session::open(&mut ssh, account, *address, entry.port)) {
             Ok(session) => {
                 let result = runtime.block_on(work(&session));
@@ -346,13 +347,13 @@ impl Session {
     /// may be given its name.
     pub(super) async fn upload(
         &self,
-        from: &Path,
+        content: Content,
         entry: &Entry,
         to: &str,
         advanced: &(dyn Fn(u64) + Sync),
     ) -> Result<(), PublishError> {
-        let unreadable = |error| PublishError::io(from, error);
-        let mut source = File::open(from).map_err(unreadable)?;
+        let Content { file: mut source, path: from } = content;
+        let unreadable = |error| PublishError::io(&from, error);
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
         let read_only = FileAttributes { permissions: Some(0o444), ..FileAttributes::empty() };
         let handle = match self.answer(0, self.sftp.open(to, flags, read_only)).await? {

@@ -64,12 +64,17 @@ fn keygen(path: &Path) -> String {
 /// The entry of a mirror in `terminal.toml`, with fresh keys, before there is
 /// such a machine. Gives its ports.
 pub fn enter(lab: &Lab, name: &str) -> (u16, u16) {
+    enter_in(lab, "home", name)
+}
+
+/// The same in the folder of a courier.
+pub fn enter_in(lab: &Lab, home: &str, name: &str) -> (u16, u16) {
     let (ssh, http) = (free_port(), free_port());
     let host_key = keygen(&lab.path(&format!("{name}.host")));
     // No DNS knows that host.
     let url = format!("http://{name}.invalid:{http}");
     let add = ["mirror", "add", name, "--url", &url, "--address", "127.0.0.1", "--port", &ssh.to_string()];
-    lab.runs(&[&add[..], &["--host-key", &host_key]].concat()).exits(0);
+    lab.runs(&[&add[..], &["--host-key", &host_key, "--home", home]].concat()).exits(0);
     (ssh, http)
 }
 
@@ -81,8 +86,13 @@ impl Mirror {
     }
 
     /// Starts a mirror that is entered; what it had on its disk is there again.
-    pub fn start(lab: &Lab, name: &str, (ssh, http): (u16, u16)) -> Self {
-        let layout = lab.runs(&["mirror", "layout", name]).exits(0).out;
+    pub fn start(lab: &Lab, name: &str, ports: (u16, u16)) -> Self {
+        Self::start_in(lab, "home", name, ports)
+    }
+
+    /// The same for one that is entered in the folder of a courier.
+    pub fn start_in(lab: &Lab, home: &str, name: &str, (ssh, http): (u16, u16)) -> Self {
+        let layout = lab.runs(&["mirror", "layout", name, "--home", home]).exits(0).out;
         lab.write(&format!("{name}.layout"), layout);
         let disk = lab.path(name);
         fs::create_dir_all(&disk).unwrap();
