@@ -71,7 +71,9 @@ pub fn push(
     let (serial, digest) = (carried.export.serial, carried.digest);
     checked(serial, digest);
     let newest = (serial, carried.timestamp()?);
-    let outcomes = publish::push_carried(base, carried.as_ref(), newest, &newest_root, now, progress)?;
+    // Where everything is at hand, what a mirror has lost is put back.
+    let everything = carried.export.after == 0;
+    let outcomes = publish::push_carried(base, carried.as_ref(), newest, everything, &newest_root, now, progress)?;
     home::step("courier.pushed");
     let receipt = receipt(base, &carried, &newest_root, &outcomes)?;
     desk.write(RECEIPT, |file| file.write_all(&receipt))

@@ -235,11 +235,12 @@ fn on_each<'t, T: Send, I: Send>(
 /// # Errors
 /// Only what concerns the home; failures of mirrors are in their outcomes.
 pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
-    push_from(home, home, Ours::load(home, root)?, now, progress)
+    push_from(home, home, Ours::load(home, root)?, false, now, progress)
 }
 
 /// The same, of what a medium carries, whose newest timestamp is `timestamp` and has
-/// the number `newest`.
+/// the number `newest`. With `everything`, each file is looked at that mirrors should
+/// have.
 ///
 /// # Errors
 /// Only what concerns the folder of the courier.
@@ -247,23 +248,25 @@ pub fn push_carried(
     base: &Base,
     supply: &dyn Supply,
     (newest, timestamp): (u64, Vec<u8>),
+    everything: bool,
     root: &[u8],
     now: Timestamp,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>, HomeError> {
-    push_from(base, supply, Ours { newest, timestamp, root }, now, progress)
+    push_from(base, supply, Ours { newest, timestamp, root }, everything, now, progress)
 }
 
 fn push_from(
     base: &Base,
     supply: &dyn Supply,
     ours: Ours<'_>,
+    everything: bool,
     now: Timestamp,
     progress: &dyn Progress,
 ) -> Result<Vec<Outcome>, HomeError> {
     let targets = targets(base, supply, progress)?;
     let quorum = base.terminal.publish.quorum(targets.len());
-    Push { base, supply, ours, now, progress, quorum, everything: false }.run(targets)
+    Push { base, supply, ours, now, progress, quorum, everything }.run(targets)
 }
 
 /// Brings one mirror up to date, whatever the others hold, and looks at every

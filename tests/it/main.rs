@@ -14,6 +14,7 @@ mod support;
 mod agent;
 mod attestation;
 mod build;
+mod carried;
 mod cli;
 mod courier;
 mod cut;
