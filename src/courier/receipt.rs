@@ -100,7 +100,8 @@ fn note(home: &Home, state: &State, seen: &Seen, now: Timestamp) -> Result<Fate,
     {
         return Ok(Fate::Newer(known.serial));
     }
-    let error = seen.error.as_deref().map(one_line);
+    // Whoever wrote it must not seem to be this program.
+    let error = seen.error.as_deref().map(|text| format!("the receipt says: {}", one_line(text)));
     let Some(value) = &seen.timestamp else {
         // It was not read, or nothing of ours is there.
         let held = if error.is_some() { MirrorState::load(home, mirror)?.serial } else { 0 };

@@ -151,8 +151,10 @@ fn a_courier_brings_releases_to_mirrors_that_the_terminal_never_sees() {
     let said = push(&lab).exits(PARTIAL).says("not pushed  us1").says("1 of 3 mirrors").says("Connection refused");
     said.says("release courier push DIR").says("Wrote the receipt");
     lab.verify(&[&up.url()]).exits(0).says("kestrel 1.2");
-    let said =
-        import(&lab).exits(0).says("holds      eu1: publication 4").says("behind     us1: publication 3: cannot fetch");
+    let said = import(&lab)
+        .exits(0)
+        .says("holds      eu1: publication 4")
+        .says("behind     us1: publication 3: the receipt says: cannot fetch");
     said.says("Connection refused");
     lab.runs(&["status"]).exits(0).says("us1  publication 3").says("when that is mended, run `release export DIR`");
     // Offline, with a mirror that nobody has heard of, the next cut goes on.
@@ -272,8 +274,11 @@ fn a_forged_receipt_costs_another_round_and_nothing_else() {
     });
     let said = import(&lab).exits(0).says("skipped    mine");
     assert!(!said.out.contains('\u{1b}'), "{said:?}");
+    let said = said.says("the receipt says: run `rm -rf /`");
+    assert!(!said.err.contains("rm -rf"), "{said:?}");
     assert!(!lab.path("home/mirrors/mine.json").exists());
-    lab.runs(&["status"]).exits(0).says("two  publication 3").does_not_say("99");
+    let said = lab.runs(&["status"]).exits(0).says("two  publication 3").does_not_say("99");
+    assert!(!said.out.contains('\u{1b}'), "{said:?}");
 
     // A receipt of what was never pushed: its timestamp was on the stick.
     lab.with_keys(&["refresh"]).exits(0);
