@@ -35,6 +35,10 @@ impl Mirror {
 }
 
 impl super::Mirror for Mirror {
+    fn unlock(&self) -> Result<(), PublishError> {
+        Ok(())
+    }
+
     /// Of what it should have, only names that have vanished are given again.
     fn push_content(&self, work: &Work, advanced: &(dyn Fn(u64) + Sync)) -> Result<usize, PublishError> {
         let incoming = self.incoming()?;

@@ -22,6 +22,7 @@ use serde::Serialize;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::atomic;
+use crate::key::piv::Tokens;
 use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::MirrorName;
@@ -33,7 +34,6 @@ use crate::policy::MirrorEntry;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
-use crate::progress::Silent;
 use crate::progress::Stage;
 use crate::transport::Files;
 use crate::transport::Folder;
@@ -50,6 +50,7 @@ pub use error::OldHome;
 pub use error::PublishError;
 pub use sftp::Account;
 pub use sftp::Checked;
+pub use sftp::DeployKeys;
 pub use sftp::check;
 pub use sftp::deploy_keys;
 pub use sftp::make_deploy_keys;
@@ -98,6 +99,12 @@ pub struct Outcome {
 
 /// A place that publications go to, of whatever kind.
 trait Mirror: Send + Sync {
+    /// Makes ready what a login needs of a person.
+    ///
+    /// # Errors
+    /// There would be no login.
+    fn unlock(&self) -> Result<(), PublishError>;
+
     /// Phase one: content, under names that are never used again, read back.
     /// `advanced` is told of every piece that has arrived, in bytes. Gives the
     /// number of names that are new.
@@ -142,25 +149,36 @@ struct Holding {
     pointers: Vec<(RepoPath, Entry)>,
 }
 
-/// A mirror that is at work.
-struct Target<'h> {
+/// A mirror as its readers see it, and what this home has noted about it.
+struct Served<'h> {
     name: &'h MirrorName,
+    entry: &'h MirrorEntry,
     state: MirrorState,
-    mirror: Box<dyn Mirror + 'h>,
     files: Arc<dyn Files>,
 }
 
+/// A mirror that is at work.
+struct Target<'h> {
+    served: Served<'h>,
+    mirror: Box<dyn Mirror + 'h>,
+}
+
 /// All mirrors of the home.
-fn targets<'h>(home: &'h Home, progress: &'h dyn Progress) -> Result<Vec<Target<'h>>, HomeError> {
-    let open = |(name, entry): (&'h MirrorName, &'h MirrorEntry)| {
-        let files = files(home, entry);
-        let mirror: Box<dyn Mirror + 'h> = match entry {
+fn all_served(home: &Home) -> Result<Vec<Served<'_>>, HomeError> {
+    let look =
+        |(name, entry)| Ok(Served { name, entry, state: MirrorState::load(home, name)?, files: files(home, entry) });
+    home.terminal.mirrors.iter().map(look).collect()
+}
+
+impl<'h> Target<'h> {
+    fn new(keys: &'h DeployKeys<'h>, served: Served<'h>) -> Self {
+        let home = keys.home();
+        let mirror: Box<dyn Mirror + 'h> = match served.entry {
             MirrorEntry::Folder(path) => Box::new(folder::Mirror::new(home.resolve(path), home.repository())),
-            MirrorEntry::Sftp(entry) => Box::new(sftp::Mirror::new(home, entry, Arc::clone(&files), progress)),
+            MirrorEntry::Sftp(entry) => Box::new(sftp::Mirror::new(keys, entry, Arc::clone(&served.files))),
         };
-        Ok(Target { name, state: MirrorState::load(home, name)?, mirror, files })
-    };
-    home.terminal.mirrors.iter().map(open).collect()
+        Self { served, mirror }
+    }
 }
 
 /// A mirror as its readers see it.
@@ -185,15 +203,15 @@ fn served(files: &dyn Files, name: &str, length: u64) -> Result<Option<Sha256>, 
 }
 
 /// Does a job for all mirrors at once.
-fn on_each<'t, T: Send, I: Send>(
-    targets: &'t [Target<'_>],
+fn on_each<'t, M: Sync, T: Send, I: Send>(
+    mirrors: &'t [M],
     inputs: impl IntoIterator<Item = I>,
-    job: impl Fn(&'t Target<'_>, I) -> T + Sync,
+    job: impl Fn(&'t M, I) -> T + Sync,
 ) -> Vec<T> {
     let job = &job;
     std::thread::scope(|scope| {
         let threads: Vec<_> =
-            targets.iter().zip(inputs).map(|(target, input)| scope.spawn(move || job(target, input))).collect();
+            mirrors.iter().zip(inputs).map(|(mirror, input)| scope.spawn(move || job(mirror, input))).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -275,14 +293,17 @@ pub fn serials(home: &Home) -> Result<Vec<u64>, HomeError> {
 
 /// Pushes everything that mirrors lack, to all at once. One that fails does not
 /// keep the others from theirs, unless too few are left. `root` is the newest
-/// root: whose timestamps count.
+/// root: whose timestamps count. PINs are asked for before anything is sent, and
+/// only where something is to be sent.
 ///
 /// # Errors
 /// Only what concerns the home; failures of mirrors are in their outcomes.
-pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
+pub fn push(home: &Home, root: &[u8], now: Timestamp, tokens: &Tokens<'_>) -> Result<Vec<Outcome>, HomeError> {
     let quorum = home.terminal.publish.quorum(home.terminal.mirrors.len());
+    let progress: &dyn Progress = tokens.person();
     let push = Push { home, ours: Ours::load(home, root)?, now, progress, quorum, everything: false };
-    push.run(targets(home, progress)?)
+    let keys = DeployKeys::new(home, tokens);
+    push.run(all_served(home)?.into_iter().map(|served| Target::new(&keys, served)).collect())
 }
 
 /// Brings one mirror up to date, whatever the others hold, and looks at every
@@ -295,10 +316,13 @@ pub fn catch_up(
     mirror: &MirrorName,
     root: &[u8],
     now: Timestamp,
-    progress: &dyn Progress,
+    tokens: &Tokens<'_>,
 ) -> Result<Vec<Outcome>, HomeError> {
+    let progress: &dyn Progress = tokens.person();
     let push = Push { home, ours: Ours::load(home, root)?, now, progress, quorum: 1, everything: true };
-    push.run(targets(home, progress)?.into_iter().filter(|target| target.name == mirror).collect())
+    let keys = DeployKeys::new(home, tokens);
+    let meant = all_served(home)?.into_iter().filter(|served| served.name == mirror);
+    push.run(meant.map(|served| Target::new(&keys, served)).collect())
 }
 
 /// A push to several mirrors.
@@ -313,57 +337,70 @@ struct Push<'p> {
     everything: bool,
 }
 
-/// What phase one found.
-struct Ready {
+/// What a mirror lacks.
+struct Lacks {
     work: Work,
-    /// The names that were new.
-    count: usize,
     /// Readers see the newest state already.
     is_shown: bool,
+}
+
+/// What phase one found.
+struct Ready {
+    lacks: Lacks,
+    /// The names that were new.
+    count: usize,
 }
 
 impl Push<'_> {
     fn run(&self, targets: Vec<Target<'_>>) -> Result<Vec<Outcome>, HomeError> {
         crate::home::step("publish.begun");
-        let first = on_each(&targets, &targets, |target, _| self.phase_one(target));
+        let lacks = on_each(&targets, &targets, |target, _| self.look(target));
+        // One after the other, and before there are bars: whoever gives a PIN is asked.
+        let lacks: Vec<Result<Lacks, PublishError>> = targets.iter().zip(lacks).map(unlock).collect();
+        let first =
+            on_each(&targets, lacks, |target, lacks: Result<Lacks, PublishError>| self.phase_one(target, lacks?));
         let passed: Vec<bool> = first.iter().map(Result::is_ok).collect();
         let ready = passed.iter().filter(|passed| **passed).count();
         let second = on_each(&targets, first, |target, first: Result<Ready, PublishError>| {
             let first = first?;
-            if ready < self.quorum && !first.is_shown {
+            if ready < self.quorum && !first.lacks.is_shown {
                 return Err(PublishError::NoQuorum { ready, needed: self.quorum, of: targets.len() });
             }
             self.phase_two(target, &first)
         });
         let mut outcomes = Vec::new();
         for ((target, passed), result) in targets.into_iter().zip(passed).zip(second) {
-            self.record(&target, passed, &result)?;
-            outcomes.push(Outcome { mirror: target.name.clone(), result });
+            self.record(&target.served, passed, &result)?;
+            outcomes.push(Outcome { mirror: target.served.name.clone(), result });
         }
         Ok(outcomes)
     }
 
-    fn phase_one(&self, target: &Target<'_>) -> Result<Ready, PublishError> {
-        let held = self.ours.held_by(target)?;
+    fn look(&self, target: &Target<'_>) -> Result<Lacks, PublishError> {
+        let held = self.ours.held_by(&target.served)?;
         let work = work(self.home, if self.everything { 0 } else { held }, self.ours.newest)?;
-        let total = work.new.content.iter().map(|entry| entry.length).sum();
-        let mirror = target.name.as_str();
+        Ok(Lacks { work, is_shown: held == self.ours.newest })
+    }
+
+    fn phase_one(&self, target: &Target<'_>, lacks: Lacks) -> Result<Ready, PublishError> {
+        let total = lacks.work.new.content.iter().map(|entry| entry.length).sum();
+        let mirror = target.served.name.as_str();
         self.progress.event(Event::Push { mirror, total });
         let advanced = |bytes| self.progress.event(Event::Pushed { mirror, bytes });
-        let count = target.mirror.push_content(&work, &advanced)?;
-        Ok(Ready { work, count, is_shown: held == self.ours.newest })
+        let count = target.mirror.push_content(&lacks.work, &advanced)?;
+        Ok(Ready { lacks, count })
     }
 
     fn phase_two(&self, target: &Target<'_>, first: &Ready) -> Result<usize, PublishError> {
         // Somebody may have published while content was on its way.
-        self.ours.held_by(target)?;
-        if let Some(junk) = tuf::served::junk_root(target.files.as_ref(), self.ours.root)? {
+        self.ours.held_by(&target.served)?;
+        if let Some(junk) = tuf::served::junk_root(target.served.files.as_ref(), self.ours.root)? {
             target.mirror.set_aside(&junk)?;
         }
-        Ok(first.count + target.mirror.push_pointers(&first.work)?)
+        Ok(first.count + target.mirror.push_pointers(&first.lacks.work)?)
     }
 
-    fn record(&self, target: &Target<'_>, passed: bool, result: &Result<usize, PublishError>) -> Result<(), HomeError> {
+    fn record(&self, target: &Served<'_>, passed: bool, result: &Result<usize, PublishError>) -> Result<(), HomeError> {
         let serial = self.ours.newest;
         let state = match result {
             Ok(_) => MirrorState { version: VERSION, serial, at: Some(self.now), error: None },
@@ -387,6 +424,16 @@ impl Push<'_> {
     }
 }
 
+/// Has a person give what a login needs, where there is something to send.
+fn unlock((target, lacks): (&Target<'_>, Result<Lacks, PublishError>)) -> Result<Lacks, PublishError> {
+    let lacks = lacks?;
+    let new = &lacks.work.new;
+    if !new.content.is_empty() || !new.pointers.is_empty() {
+        target.mirror.unlock()?;
+    }
+    Ok(lacks)
+}
+
 /// What a mirror holds now, as it serves it.
 #[derive(Debug)]
 pub struct Survey {
@@ -405,9 +452,9 @@ pub struct Survey {
 /// Only what concerns the home.
 pub fn survey(home: &Home, root: &[u8]) -> Result<Vec<Survey>, HomeError> {
     let ours = Ours::load(home, root)?;
-    let targets = targets(home, &Silent)?;
-    let held = on_each(&targets, &targets, |target, _| ours.held_by(target));
-    let surveys = targets.into_iter().zip(held);
+    let all = all_served(home)?;
+    let held = on_each(&all, &all, |served, _| ours.held_by(served));
+    let surveys = all.into_iter().zip(held);
     Ok(surveys.map(|(target, held)| Survey { mirror: target.name.clone(), held, noted: target.state }).collect())
 }
 
@@ -463,7 +510,7 @@ impl<'r> Ours<'r> {
     /// who has the online key. Junk that it did not sign, such as a thief of a
     /// deploy key leaves, is replaced: nothing of that mirror is taken for
     /// granted then.
-    fn held_by(&self, target: &Target<'_>) -> Result<u64, PublishError> {
+    fn held_by(&self, target: &Served<'_>) -> Result<u64, PublishError> {
         let known = target.state.serial;
         match tuf::served::newest(target.files.as_ref(), self.root)? {
             None => Ok(0),

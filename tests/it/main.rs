@@ -16,6 +16,7 @@ mod attestation;
 mod build;
 mod cli;
 mod cut;
+mod deploy;
 mod docs;
 mod emulator;
 mod faults;

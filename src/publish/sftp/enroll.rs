@@ -1,15 +1,18 @@
 //! Deploy keys, and whether a mirror can be pushed to with them, without pushing
 //! anything.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::Account;
 use super::INCOMING;
+use super::deploy;
+use super::deploy::DeployKeys;
 use super::session;
 use super::staging;
 use crate::home::Home;
-use crate::policy::KeyPlace;
+use crate::policy::DeployKey;
 use crate::policy::MirrorEntry;
+use crate::policy::Place;
 use crate::policy::SftpEntry;
 use crate::process::Program;
 use crate::progress::Progress;
@@ -32,13 +35,12 @@ pub struct Checked {
 /// # Errors
 /// It cannot be pushed to.
 pub fn check<'a>(
-    home: &Home,
+    keys: &DeployKeys<'_>,
     entry: &SftpEntry,
     account: Account,
     folders: impl Iterator<Item = &'a str>,
-    progress: &dyn Progress,
 ) -> Result<Checked, PublishError> {
-    session::with(home, entry, account, progress, async |session| {
+    session::with(keys, entry, account, async |session| {
         let mut missing = Vec::new();
         for folder in folders {
             if !session.look(&format!("/pub/{folder}")).await?.is_some_and(session::Found::is_folder) {
@@ -59,35 +61,39 @@ pub fn deploy_keys(
     entry: &SftpEntry,
     progress: &dyn Progress,
 ) -> Result<[(Account, String); 2], PublishError> {
-    let mut all: Vec<(PathBuf, String)> = Vec::new();
+    let mut all: Vec<(String, String)> = Vec::new();
     for other in home.terminal.mirrors.values() {
         let MirrorEntry::Sftp(other) = other else { continue };
-        let jump = other.jump.as_ref().map(|jump| &jump.key);
-        for KeyPlace::File(path) in [&other.pool_key, &other.pointer_key].into_iter().chain(jump) {
-            let public = public_half(home, path, progress)?;
+        let jump = other.jump.as_ref().map(|jump| {
+            let place = Place::File(jump.key.0.clone());
+            Ok((place.to_string(), of_file(home, &jump.key.0, progress)?))
+        });
+        let own = [&other.pool_key, &other.pointer_key];
+        let own = own.map(|key| Ok::<_, PublishError>((key.place.to_string(), of_key(home, key, progress)?)));
+        for key in own.into_iter().chain(jump) {
+            let (place, public) = key?;
             if let Some((first, _)) = all.iter().find(|(_, known)| *known == public) {
-                let (first, second) = (first.display().to_string(), path.display().to_string());
-                return Err(PublishError::SharedKey { first, second });
+                return Err(PublishError::SharedKey { first: first.clone(), second: place });
             }
-            all.push((path.clone(), public));
+            all.push((place, public));
         }
     }
     let public = |account: Account| {
-        let KeyPlace::File(path) = account.key(entry);
-        let (_, public) = all.iter().find(|(known, _)| known == path).cloned().unwrap_or_default();
+        let place = account.key(entry).place.to_string();
+        let (_, public) = all.iter().find(|(known, _)| *known == place).cloned().unwrap_or_default();
         (account, public)
     };
     Ok([public(Account::Pool), public(Account::Pointer)])
 }
 
-/// Makes deploy keys where their files are missing: each account of each mirror
+/// Makes deploy keys in files where they are missing: each account of each mirror
 /// has one of its own.
 ///
 /// # Errors
 /// They cannot be made.
 pub fn make_deploy_keys(home: &Home, entry: &SftpEntry, progress: &dyn Progress) -> Result<(), PublishError> {
     for account in [Account::Pool, Account::Pointer] {
-        let KeyPlace::File(path) = account.key(entry);
+        let Place::File(path) = &account.key(entry).place else { continue };
         let path = home.resolve(path);
         if !path.exists() {
             let program = Program::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]);
@@ -97,8 +103,15 @@ pub fn make_deploy_keys(home: &Home, entry: &SftpEntry, progress: &dyn Progress)
     Ok(())
 }
 
+fn of_key(home: &Home, key: &DeployKey, progress: &dyn Progress) -> Result<String, PublishError> {
+    match &key.place {
+        Place::File(path) => of_file(home, path, progress),
+        Place::Slot { .. } => Ok(deploy::public_half(home, key)?.to_authorized_key()),
+    }
+}
+
 /// The public half of a private key, without its comment.
-fn public_half(home: &Home, path: &std::path::Path, progress: &dyn Progress) -> Result<String, PublishError> {
+fn of_file(home: &Home, path: &Path, progress: &dyn Progress) -> Result<String, PublishError> {
     let path = home.resolve(path);
     std::fs::File::open(&path).map_err(|error| PublishError::io(&path, error))?;
     // Without a passphrase, as a push needs it: there is nobody to ask.

@@ -7,6 +7,7 @@
 //! see is read back over http.
 
 mod config;
+mod deploy;
 mod enroll;
 mod session;
 
@@ -19,6 +20,7 @@ use futures_util::StreamExt;
 use futures_util::TryStreamExt;
 use futures_util::stream;
 
+pub use self::deploy::DeployKeys;
 pub use self::enroll::Checked;
 pub use self::enroll::check;
 pub use self::enroll::deploy_keys;
@@ -37,9 +39,8 @@ use crate::manifest::Entry;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::parallel;
-use crate::policy::KeyPlace;
+use crate::policy::DeployKey;
 use crate::policy::SftpEntry;
-use crate::progress::Progress;
 use crate::transport::Files;
 
 /// How often a file is uploaded again that the mirror's timer took away before
@@ -68,7 +69,7 @@ impl Account {
         }
     }
 
-    fn key(self, entry: &SftpEntry) -> &KeyPlace {
+    fn key(self, entry: &SftpEntry) -> &DeployKey {
         match self {
             Self::Pool => &entry.pool_key,
             Self::Pointer => &entry.pointer_key,
@@ -87,10 +88,9 @@ impl fmt::Display for Account {
 
 /// A mirror behind SSH.
 pub(super) struct Mirror<'h> {
-    home: &'h Home,
+    keys: &'h DeployKeys<'h>,
     entry: &'h SftpEntry,
     files: Arc<dyn Files>,
-    progress: &'h dyn Progress,
 }
 
 /// What lacks some of its names on the mirror.
@@ -104,8 +104,8 @@ struct Missing<'w> {
 }
 
 impl<'h> Mirror<'h> {
-    pub(super) fn new(home: &'h Home, entry: &'h SftpEntry, files: Arc<dyn Files>, progress: &'h dyn Progress) -> Self {
-        Self { home, entry, files, progress }
+    pub(super) fn new(keys: &'h DeployKeys<'h>, entry: &'h SftpEntry, files: Arc<dyn Files>) -> Self {
+        Self { keys, entry, files }
     }
 
     fn with<T>(
@@ -113,7 +113,7 @@ impl<'h> Mirror<'h> {
         account: Account,
         work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
     ) -> Result<T, PublishError> {
-        session::with(self.home, self.entry, account, self.progress, work)
+        session::with(self.keys, self.entry, account, work)
     }
 
     /// What readers get under a name; `None` if there is nothing.
@@ -149,6 +149,13 @@ impl<'h> Mirror<'h> {
 }
 
 impl super::Mirror for Mirror<'_> {
+    fn unlock(&self) -> Result<(), PublishError> {
+        for account in [Account::Pool, Account::Pointer] {
+            self.keys.open(account.key(self.entry))?;
+        }
+        Ok(())
+    }
+
     fn push_content(&self, work: &Work, advanced: &(dyn Fn(u64) + Sync)) -> Result<usize, PublishError> {
         let content = &work.new.content;
         if content.is_empty() {
@@ -164,7 +171,7 @@ impl super::Mirror for Mirror<'_> {
                 session.room(INCOMING, needed).await?;
                 make_folders(session, &missing).await?;
                 for _ in 0..ATTEMPTS {
-                    stage(session, self.home, &mut missing, advanced).await?;
+                    stage(session, self.keys.home(), &mut missing, advanced).await?;
                     missing = link(session, missing).await?;
                     if missing.is_empty() {
                         break;
@@ -203,7 +210,7 @@ impl super::Mirror for Mirror<'_> {
                 for (name, entry) in &pointers {
                     number += 1;
                     let staged = format!("{folder}/{number}");
-                    let from = self.home.repository().join(name.as_str());
+                    let from = self.keys.home().repository().join(name.as_str());
                     session.upload(&from, entry, &staged, &|_| {}).await?;
                     let to = published(name);
                     if let Some((parent, _)) = to.rsplit_once('/') {
