@@ -10,6 +10,7 @@ use crate::cut::Sealer;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::key::Secrets;
+use crate::key::piv::Tokens;
 use crate::manifest::KeyName;
 use crate::publish;
 use crate::repository::Pending;
@@ -28,7 +29,7 @@ pub const PURPOSE: &str = "refresh";
 /// was sealed does not verify.
 pub fn refresh(
     home: &Home,
-    operator: &(impl Secrets + Calendar),
+    (operator, tokens): (&(impl Secrets + Calendar), &Tokens<'_>),
     now: &dyn Fn() -> Timestamp,
 ) -> Result<u64, CutError> {
     Pending::finish_interrupted(home)?;
@@ -44,7 +45,7 @@ pub fn refresh(
         reason: error.to_string(),
     };
     let online: KeyName = home.policy.role.online.key.get_ref().parse().map_err(damaged)?;
-    let batch = Batch::open_keys(home, [&online], operator)?;
+    let batch = Batch::open_keys(home, [&online], tokens)?;
     let signer = batch.signer(&online)?;
     let keyid = sign::keyid(signer.public())?;
     let sealer = Sealer { home, operator, now };

@@ -14,6 +14,7 @@ use crate::courier::CourierError;
 use crate::courier::push;
 use crate::home::Base;
 use crate::home::HomeError;
+use crate::key::piv::Tokens;
 
 /// For a connected machine that has nothing but deploy keys
 #[derive(Debug, clap::Subcommand)]
@@ -56,7 +57,7 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     let checked = |serial, digest| {
         ui.say(&format!("Publication {serial} verifies. The terminal has shown the same digest:\n\n    {digest}\n"));
     };
-    let done = push::push(&base, &args.dir, to, Timestamp::now(), ui, &checked)?;
+    let done = push::push(&base, &args.dir, to, Timestamp::now(), &Tokens::new(ui), &checked)?;
     let receipt = to.join(courier::RECEIPT);
     ui.say(&format!("Wrote the receipt {}; bring it to the terminal.", receipt.display()));
     let facts = json!({

@@ -175,10 +175,10 @@ pub fn report_mirrors(
         format!("{} of {} could not be brought up to date", failed.len(), counted(outcomes.len(), "mirror")),
     );
     for (outcome, error) in failed {
-        let error = CommandError::from_error(error::PARTIAL, error);
+        let error = error::with_publish_hint(CommandError::from_error(error::PARTIAL, error), error);
         let causes = error.causes().iter().map(String::as_str);
         let all = std::iter::once(error.message()).chain(causes).collect::<Vec<_>>().join(": ");
-        result = result.cause(format!("mirror `{}`: {all}", outcome.mirror)).remedy_of(&error);
+        result = result.cause(format!("mirror `{}`: {all}", outcome.mirror)).remedy_of(&error).hints_of(&error);
     }
     Err(result
         .facts(facts)

@@ -12,17 +12,26 @@ use super::error::CommandError;
 use super::ui::Ui;
 use super::ui::counted;
 use super::ui::size;
+use crate::enrol;
+use crate::enrol::DeployRequest;
 use crate::home;
 use crate::home::Base;
 use crate::home::Home;
+use crate::home::HomeError;
 use crate::home::atomic;
+use crate::key::piv::Tokens;
 use crate::manifest::Class;
 use crate::manifest::MirrorName;
+use crate::manifest::Slot;
+use crate::policy::DeployKey;
 use crate::policy::MirrorEntry;
+use crate::policy::Place;
+use crate::policy::Policy;
 use crate::policy::SftpEntry;
 use crate::policy::Terminal;
 use crate::publish;
 use crate::publish::Account;
+use crate::publish::DeployKeys;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::layout;
@@ -34,7 +43,11 @@ pub enum Command {
     List,
     /// Add a mirror to terminal.toml
     ///
-    /// Makes a deploy key for each of its two accounts where there is none yet.
+    /// Makes a deploy key for each of its two accounts in a token, on the token itself,
+    /// and checks where it comes from. A push needs the token and its PIN, and no
+    /// touch.
+    ///
+    /// If it was interrupted, run the same command again.
     #[command(after_long_help = "\
 Examples:
   On the mirror, its host key is shown by:
@@ -42,7 +55,8 @@ Examples:
 
   On the terminal:
       release mirror add eu1 --url http://eu1.example.org \\
-          --address 192.0.2.10 --port 2222 --host-key 'ssh-ed25519 AAAA...'")]
+          --address 192.0.2.10 --port 2222 --host-key 'ssh-ed25519 AAAA...' \\
+          --token 15237804")]
     Add(Add),
     /// Try whether a mirror can be pushed to
     ///
@@ -95,13 +109,34 @@ pub struct Add {
     /// The host key of its SSH server
     #[arg(long, value_name = "KEY")]
     host_key: String,
+    /// The serial number of the token that gets its deploy keys
+    #[arg(long, value_name = "SERIAL", required_unless_present = "software_keys")]
+    token: Option<u32>,
+    /// The slot for the key of the account that adds files [default: a free one, 9a first]
+    #[arg(long, value_name = "SLOT", requires = "token")]
+    pool_slot: Option<Slot>,
+    /// The slot for the key of the account that replaces pointers [default: a free one]
+    #[arg(long, value_name = "SLOT", requires = "token")]
+    pointer_slot: Option<Slot>,
+    /// Keep its deploy keys in files without a passphrase: whoever copies them can push
+    #[arg(long, conflicts_with = "token")]
+    software_keys: bool,
 }
 
 /// Runs `release mirror`.
 pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     // What knows nothing of releases works in a courier's folder as well.
     match command {
-        Command::Add(args) => add(Base::open(home)?, args, ui)?,
+        Command::Add(args) => {
+            let base = Base::open(home)?;
+            // A courier has none.
+            let policy = match Home::open(home) {
+                Ok(home) => Some(home.policy),
+                Err(HomeError::LostConfig { .. } | HomeError::NotAHome { .. }) => None,
+                Err(error) => return Err(error.into()),
+            };
+            add(base, policy.as_ref(), args, ui)?;
+        }
         Command::List => list(&Base::open(home)?, ui),
         Command::Audit { name } => audit(&Home::open(home)?, name, ui)?,
         Command::CatchUp { name } => catch_up(&Home::open(home)?, name, ui)?,
@@ -111,12 +146,50 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     Ok(0)
 }
 
-fn add(mut home: Base, args: &Add, ui: &Ui) -> Result<(), CommandError> {
+fn add(mut home: Base, policy: Option<&Policy>, args: &Add, ui: &Ui) -> Result<(), CommandError> {
     let _lock = home.lock("release mirror add")?;
     let name = &args.name;
     if home.terminal.mirrors.contains_key(name) {
         return Err(CommandError::usage(format!("terminal.toml has a mirror `{name}`; nothing was changed")));
     }
+    let path = home.folder().join("terminal.toml");
+    let before = home::read_text(&path)?.unwrap_or_default();
+    let parse = |text: &str| {
+        Terminal::parse(&path, text.to_owned()).map_err(|error| {
+            CommandError::usage(error.to_string()).hint("this is what terminal.toml would say; nothing was changed")
+        })
+    };
+    let names = DeployKey::names(name).map_err(|error| CommandError::usage(error.to_string()))?;
+    let files = names.each_ref().map(|name| Place::File(format!("keys/{name}").into()));
+    let mut text = with_entry(&before, args, &files);
+    // All else is checked before anybody gives a PIN.
+    let mut terminal = parse(&text)?;
+    if let Some(serial) = args.token {
+        let [pool, pointer] = names;
+        let keys = [(pool, args.pool_slot), (pointer, args.pointer_slot)];
+        let request = DeployRequest { base: &home, policy, serial, keys };
+        let slots = enrol::deploy_keys(&request, ui, Timestamp::now())?;
+        text = with_entry(&before, args, &slots.map(|slot| Place::Slot { serial, slot }));
+        terminal = parse(&text)?;
+    }
+    home.terminal = terminal;
+    let entry = server(&home, name)?;
+    publish::make_deploy_keys(&home, entry, ui)?;
+    publish::deploy_keys(&home, entry, ui)?;
+    atomic::write(&path, text.as_bytes())?;
+    let keys = match args.token {
+        Some(serial) => format!("in token {serial}"),
+        None => format!("files in {}", home.folder().join("keys").display()),
+    };
+    ui.say(&format!("Added mirror {name} to terminal.toml. Its deploy keys are {keys}."));
+    if ui.json {
+        ui.data(&json!({ "version": 1, "mirror": name }).to_string());
+    }
+    Ok(())
+}
+
+/// What `terminal.toml` says with one mirror more.
+fn with_entry(before: &str, args: &Add, [pool, pointer]: &[Place; 2]) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     // A comment at the end is not part of a key.
     let host_key = args.host_key.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
@@ -126,30 +199,13 @@ fn add(mut home: Base, args: &Add, ui: &Ui) -> Result<(), CommandError> {
         ("address", args.address.iter().map(IpAddr::to_string).collect::<Vec<_>>().into()),
         ("port", i64::from(args.port).into()),
         ("host-key", host_key.into()),
-        ("pool-key", format!("file:keys/mirror-{name}-pool").into()),
-        ("pointer-key", format!("file:keys/mirror-{name}-pointer").into()),
+        ("pool-key", pool.to_string().into()),
+        ("pointer-key", pointer.to_string().into()),
     ] {
         let value: toml::Value = value;
         table.insert(key.to_owned(), value);
     }
-    let path = home.folder().join("terminal.toml");
-    let text = home::read_text(&path)?.unwrap_or_default();
-    let text = format!("{}\n\n[mirror.{}]\n{table}", text.trim_end(), quoted(name.as_str()));
-    home.terminal = Terminal::parse(&path, text.clone()).map_err(|error| {
-        CommandError::usage(error.to_string()).hint("this is what terminal.toml would say; nothing was changed")
-    })?;
-    let entry = server(&home, name)?;
-    publish::make_deploy_keys(&home, entry, ui)?;
-    publish::deploy_keys(&home, entry, ui)?;
-    atomic::write(&path, text.as_bytes())?;
-    ui.say(&format!(
-        "Added mirror {name} to terminal.toml. Its deploy keys are files in {}.",
-        home.folder().join("keys").display()
-    ));
-    if ui.json {
-        ui.data(&json!({ "version": 1, "mirror": name }).to_string());
-    }
-    Ok(())
+    format!("{}\n\n[mirror.{}]\n{table}", before.trim_end(), quoted(args.name.as_str()))
 }
 
 fn list(home: &Base, ui: &Ui) {
@@ -204,7 +260,7 @@ fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError>
     }
     Pending::finish_interrupted(home)?;
     let state = State::load(&home.repository())?;
-    let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), ui)?;
+    let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), &Tokens::new(ui))?;
     let again = ["mirror", "catch-up", name.as_str()];
     report_mirrors(home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
 }
@@ -214,7 +270,7 @@ fn audit(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
         return Err(carried(name));
     }
     let state = State::load(&home.repository())?;
-    let audit = publish::audit(home, name, state.newest_root()?, ui)?.ok_or_else(|| unknown(name))?;
+    let audit = publish::audit(home, name, state.newest_root()?, &Tokens::new(ui))?.ok_or_else(|| unknown(name))?;
     let facts = json!({
         "version": 1, "mirror": name, "serial": audit.serial, "files": audit.files,
         "findings": audit.findings.iter().map(|finding| json!({
@@ -248,10 +304,12 @@ fn unknown(name: &MirrorName) -> CommandError {
 fn check(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let entry = server(home, name)?;
     publish::deploy_keys(home, entry, ui)?;
+    let tokens = Tokens::new(ui);
+    let keys = DeployKeys::new(home, None, &tokens);
     let mut facts = json!({ "version": 1, "mirror": name, "accounts": [] });
     let mut missing = Vec::new();
     for class in [Class::WriteOnce, Class::Pointer] {
-        let checked = publish::check(home, entry, Account::of(class), layout::folders(class), ui)?;
+        let checked = publish::check(&keys, entry, Account::of(class), layout::folders(class))?;
         if !ui.json {
             ui.data(&format!("  {}  logs in, {} free", checked.account, size(checked.free)));
         }

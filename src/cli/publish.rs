@@ -9,13 +9,14 @@ use super::cut::report_mirrors;
 use super::error::CommandError;
 use super::ui::Ui;
 use crate::home::Home;
+use crate::key::piv::Tokens;
 use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
 
 /// Push what is sealed to mirrors that lack it
 ///
-/// Needs no key. A mirror that was down is brought to the newest state, never to
+/// Needs no key but deploy keys. A mirror that was down is brought to the newest state, never to
 /// an older one.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -26,7 +27,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let _lock = home.lock("release publish")?;
     Pending::finish_interrupted(&home)?;
     let state = State::load(&home.repository())?;
-    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), ui)?;
+    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &Tokens::new(ui))?;
     report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)
 }

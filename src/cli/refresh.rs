@@ -11,6 +11,7 @@ use super::cut::report_mirrors;
 use super::error::CommandError;
 use super::ui::Ui;
 use crate::home::Home;
+use crate::key::piv::Tokens;
 use crate::publish;
 use crate::refresh;
 use crate::repository::State;
@@ -30,9 +31,11 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let _lock = home.lock("release refresh")?;
     let operator = AtTerminal { ui, yes: false, today: args.today.today };
-    refresh::refresh(&home, &operator, &Timestamp::now)?;
+    let tokens = Tokens::new(ui);
+    refresh::refresh(&home, (&operator, &tokens), &Timestamp::now)?;
+    tokens.keep(|serial| home.terminal.has_deploy_key_in(serial));
     let state = State::load(&home.repository())?;
-    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), ui)?;
+    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &tokens)?;
     report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)
 }

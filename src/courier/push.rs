@@ -17,6 +17,7 @@ use super::vouch;
 use crate::home;
 use crate::home::Base;
 use crate::home::HomeError;
+use crate::key::piv::Tokens;
 use crate::manifest::Sha256;
 use crate::manifest::json;
 use crate::manifest::names::one_line;
@@ -55,9 +56,10 @@ pub fn push(
     place: &Path,
     to: &Path,
     now: Timestamp,
-    progress: &dyn Progress,
+    tokens: &Tokens<'_>,
     checked: &dyn Fn(u64, Sha256),
 ) -> Result<Pushed, CourierError> {
+    let progress: &dyn Progress = tokens.person();
     let pinned = root(base)?;
     let carried = Arc::new(Carried::open(place)?);
     let newest_root = vouch::check(&carried, &pinned, now, progress)?;
@@ -73,9 +75,9 @@ pub fn push(
     let newest = (serial, carried.timestamp()?);
     // Where everything is at hand, what a mirror has lost is put back.
     let everything = carried.export.after == 0;
-    let outcomes = publish::push_carried(base, carried.as_ref(), newest, everything, &newest_root, now, progress)?;
+    let outcomes = publish::push_carried(base, carried.as_ref(), newest, everything, &newest_root, now, tokens)?;
     home::step("courier.pushed");
-    let receipt = receipt(base, &carried, &newest_root, &outcomes)?;
+    let receipt = receipt(base, carried.export.serial, &newest_root, &outcomes)?;
     desk.write(RECEIPT, |file| file.write_all(&receipt))
         .and_then(|()| desk.sync())
         .map_err(|source| CourierError::Write { path: desk.path(RECEIPT), source })?;
@@ -93,9 +95,9 @@ fn root(base: &Base) -> Result<Vec<u8>, CourierError> {
 }
 
 /// What mirrors show now.
-fn receipt(base: &Base, carried: &Carried, root: &[u8], outcomes: &[Outcome]) -> Result<Vec<u8>, CourierError> {
+fn receipt(base: &Base, serial: u64, root: &[u8], outcomes: &[Outcome]) -> Result<Vec<u8>, CourierError> {
     let mut mirrors = Vec::new();
-    for Shown { mirror, noted, served } in publish::shown(base, carried, root)? {
+    for Shown { mirror, noted, served } in publish::shown(base, root)? {
         let failed = outcomes.iter().find(|outcome| outcome.mirror == mirror).and_then(|outcome| {
             let error = outcome.result.as_ref().err()?;
             let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
@@ -106,6 +108,6 @@ fn receipt(base: &Base, carried: &Carried, root: &[u8], outcomes: &[Outcome]) ->
         mirrors.push(Seen { mirror, serial: noted.serial, timestamp, error });
     }
     mirrors.sort_by(|one, other| one.mirror.cmp(&other.mirror));
-    let receipt = Receipt { version: VERSION, serial: carried.export.serial, mirrors };
+    let receipt = Receipt { version: VERSION, serial, mirrors };
     Ok(receipt.to_vec().map_err(RepositoryError::Json)?)
 }

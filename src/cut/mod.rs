@@ -21,6 +21,7 @@ use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::Journal;
 use crate::home::atomic;
+use crate::key::piv::Tokens;
 use crate::manifest::Pin;
 use crate::manifest::Product;
 use crate::manifest::Version;
@@ -83,6 +84,7 @@ impl Cut<'_> {
         let folder = self.home.cut(self.product, self.version);
         let (stage, signing) = (folder.join("stage"), folder.join("signing"));
         let mut cut = self.open_state(&folder, &state, &journal)?;
+        let tokens = Tokens::new(self.operator);
         if cut.sealed.is_none() {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
@@ -112,7 +114,7 @@ impl Cut<'_> {
             if !asked {
                 self.confirm(&state, &staged, pin, &fixed, &plan, &mut journal)?;
             }
-            let batch = Batch::open(self.home, &plan, &staged.role, folders, self.operator)?;
+            let batch = Batch::open(self.home, &plan, &staged.role, folders, &tokens)?;
             let now = (self.now)();
             let mut session =
                 Session { batch, plan: &plan, stage: &stage, signing: &signing, journal: &mut journal, now };
@@ -124,7 +126,9 @@ impl Cut<'_> {
             state = State::load(&self.home.repository())?;
         }
         CutState::drop_source(&folder);
-        let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), self.operator)?;
+        // While the network is used, no token is open but those that let in at mirrors.
+        tokens.keep(|serial| self.home.terminal.has_deploy_key_in(serial));
+        let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), &tokens)?;
         note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
         Ok(Summary { serial: cut.sealed, mirrors })
     }

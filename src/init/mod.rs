@@ -33,6 +33,7 @@ use crate::key::Secrets;
 use crate::key::Signer as _;
 use crate::key::SoftwareKey;
 use crate::key::ToSign;
+use crate::key::piv::Tokens;
 use crate::key::piv::enrolment::Enrolment;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
@@ -208,7 +209,7 @@ fn build(
     let home = Home::open(folder)?;
     let mut journal = Journal::begin(&home.journal_file());
     let keys = made.keys().cloned().collect();
-    let mut batch = Batch::open_keys(&home, &tokens::needed(&policy, &new, &in_tokens), operator)?;
+    let mut batch = Batch::open_keys(&home, &tokens::needed(&policy, &new, &in_tokens), &Tokens::new(operator))?;
     for key in made.into_values() {
         batch.add(key);
     }

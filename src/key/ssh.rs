@@ -7,11 +7,11 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde::Deserialize;
 
 use super::PublicKey;
 use super::ToSign;
 use crate::manifest::Sha256;
-use crate::manifest::names::quoted;
 
 /// The kind of a P-256 key and its signatures.
 const P256: &str = "ecdsa-sha2-nistp256";
@@ -65,53 +65,116 @@ impl PublicKey {
     }
 }
 
-/// The key of a server, by which alone it is known. Only Ed25519, as every OpenSSH
-/// server has it.
-#[derive(Clone, PartialEq, Eq)]
+/// A type of host key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    name: &'static str,
+    /// What ssh may accept a server's signature in.
+    algorithms: &'static str,
+}
+
+/// All types that are known.
+const KINDS: [Kind; 5] = [
+    Kind { name: ED25519, algorithms: ED25519 },
+    Kind { name: P256, algorithms: P256 },
+    Kind { name: "ecdsa-sha2-nistp384", algorithms: "ecdsa-sha2-nistp384" },
+    Kind { name: "ecdsa-sha2-nistp521", algorithms: "ecdsa-sha2-nistp521" },
+    Kind { name: "ssh-rsa", algorithms: "rsa-sha2-512,rsa-sha2-256" },
+];
+
+/// The key of a server, by which alone it is known.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct HostKey {
-    key: PublicKey,
+    kind: Kind,
+    blob: Vec<u8>,
 }
 
 impl HostKey {
     /// The key as SSH sends it.
-    pub fn blob(&self) -> Vec<u8> {
-        self.key.ssh_blob()
+    pub fn blob(&self) -> &[u8] {
+        &self.blob
     }
 
-    /// Whether `signature`, as SSH sends it, is one by this key over `data`.
+    /// The key as `known_hosts` has it behind the host: type and base64.
+    pub fn to_line(&self) -> String {
+        format!("{} {}", self.kind.name, STANDARD.encode(&self.blob))
+    }
+
+    /// What ssh may accept the server's signature in.
+    pub fn algorithms(&self) -> &'static str {
+        self.kind.algorithms
+    }
+
+    /// Whether this is an Ed25519 key. Every OpenSSH server has one, and signatures
+    /// of no other kind are checked here.
+    pub fn is_ed25519(&self) -> bool {
+        self.kind.name == ED25519
+    }
+
+    /// Whether `signature`, as SSH sends it, is one by this Ed25519 key over `data`.
     pub(super) fn verifies(&self, data: &[u8], signature: &[u8]) -> bool {
+        let Some(key) = ed25519(&self.blob) else {
+            return false;
+        };
         let mut reader = Reader(signature);
         reader.string() == Some(ED25519.as_bytes())
-            && reader.string().is_some_and(|bytes| self.key.verifies(ToSign::Message(data), bytes))
+            && reader
+                .string()
+                .is_some_and(|bytes| PublicKey::Ed25519(Box::new(key)).verifies(ToSign::Message(data), bytes))
             && reader.is_finished()
     }
+}
+
+/// The Ed25519 key in its form as SSH sends it.
+fn ed25519(blob: &[u8]) -> Option<ed25519_dalek::VerifyingKey> {
+    let mut reader = Reader(blob);
+    let kind = reader.string()?;
+    let key = ed25519_dalek::VerifyingKey::from_bytes(reader.string()?.try_into().ok()?).ok()?;
+    (kind == ED25519.as_bytes() && reader.is_finished() && !key.is_weak()).then_some(key)
 }
 
 impl FromStr for HostKey {
     type Err = String;
 
-    /// Reads a key as `known_hosts` and `ssh-keyscan` have it after the host:
-    /// `ssh-ed25519 AAAA…`.
+    /// Reads type and base64, the first two words of a file such as the server's
+    /// `ssh_host_ed25519_key.pub`. What follows is a comment.
     fn from_str(text: &str) -> Result<Self, String> {
-        let read = || {
-            let blob = STANDARD.decode(text.strip_prefix(ED25519)?.strip_prefix(' ')?).ok()?;
-            let mut reader = Reader(&blob);
-            let kind = reader.string()?;
-            let bytes: &[u8; 32] = reader.string()?.try_into().ok()?;
-            let key = ed25519_dalek::VerifyingKey::from_bytes(bytes).ok()?;
-            (kind == ED25519.as_bytes() && reader.is_finished() && !key.is_weak()).then_some(key)
+        let mistake = || {
+            "a host key is a type and base64, the first two words of the host's ssh_host_ed25519_key.pub: \
+             \"ssh-ed25519 AAAA...\""
+                .to_owned()
         };
-        match read() {
-            Some(key) => Ok(Self { key: PublicKey::Ed25519(Box::new(key)) }),
-            None => Err(format!("{} is no host key: use ssh-ed25519 and the key in base64", quoted(text))),
+        let mut words = text.split(' ');
+        let (Some(name), Some(base64)) = (words.next(), words.next()) else {
+            return Err(mistake());
+        };
+        let Some(kind) = KINDS.into_iter().find(|kind| kind.name == name) else {
+            return Err(format!("{}; this is no type that is known", mistake()));
+        };
+        let blob = STANDARD.decode(base64).map_err(|_| mistake())?;
+        // The key begins with its type (RFC 4253 section 6.6).
+        let is_of_kind = Reader(&blob).string() == Some(name.as_bytes());
+        if is_of_kind && (name != ED25519 || ed25519(&blob).is_some()) {
+            Ok(Self { kind, blob })
+        } else {
+            Err(mistake())
         }
+    }
+}
+
+impl TryFrom<String> for HostKey {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
 /// Shown by its fingerprint, as `ssh-keygen -l` prints it.
 impl fmt::Display for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&fingerprint(&self.blob()))
+        f.write_str(&fingerprint(&self.blob))
     }
 }
 
@@ -121,36 +184,40 @@ impl fmt::Debug for HostKey {
     }
 }
 
-/// The fingerprint of a key as SSH sends it.
-pub(super) fn fingerprint(blob: &[u8]) -> String {
+/// The fingerprint of a key as SSH sends it, as `ssh-keygen -l` prints it.
+pub fn fingerprint(blob: &[u8]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::of(blob).as_bytes()))
 }
 
-/// Reads a message from its beginning.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+/// Reads a message from its beginning (RFC 4251 section 5). Gives nothing where it
+/// ends too early.
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn byte(&mut self) -> Option<u8> {
+    /// A byte.
+    pub fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*byte)
     }
 
-    pub(super) fn number(&mut self) -> Option<u32> {
+    /// A number of four bytes.
+    pub fn number(&mut self) -> Option<u32> {
         let (bytes, rest) = self.0.split_first_chunk::<4>()?;
         self.0 = rest;
         Some(u32::from_be_bytes(*bytes))
     }
 
     /// A string: its length in four bytes, then its bytes.
-    pub(super) fn string(&mut self) -> Option<&'a [u8]> {
+    pub fn string(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.number()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    /// Whether nothing is left.
+    pub fn is_finished(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -195,16 +262,30 @@ mod tests {
     }
 
     #[test]
-    fn a_host_key_has_one_form() {
+    fn a_host_key_is_what_it_says() {
         let good = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
         let key: HostKey = good.parse().unwrap();
         assert_eq!(key.to_string(), "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU");
-        assert_eq!(key.key.to_authorized_key(), good);
-        let short = &good[..good.len() - 1];
-        let spaced = format!("{good} ");
-        for bad in
-            ["", "ssh-ed25519", "ssh-ed25519 ", "ssh-rsa AAAA", short, &spaced, &good.replace("IOMq", "IAMq")[..70]]
-        {
+        assert_eq!((key.to_line().as_str(), key.algorithms(), key.is_ed25519()), (good, "ssh-ed25519", true));
+        assert_eq!(format!("{good} root@git\nother").parse(), Ok(key));
+        let rsa: HostKey = "ssh-rsa AAAAB3NzaC1yc2E=".parse().unwrap();
+        assert_eq!((rsa.algorithms(), rsa.is_ed25519()), ("rsa-sha2-512,rsa-sha2-256", false));
+        for bad in [
+            "",
+            "ssh-ed25519",
+            "ssh-ed25519 ",
+            "ssh-ed25519 AAAA",
+            "ssh-rsa AAAA",
+            "ssh-dss AAAAB3NzaC1kc3MAAA==",
+            &good.replace("ssh-ed25519", "ssh-rsa"),
+            &good[..good.len() - 1],
+            &good[..good.len() - 4],
+            &good.replace("IOMq", "IAMq")[..70],
+            &format!("{good}\nother"),
+            &format!("* {good}"),
+            // A key under which anything verifies.
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
             assert!(bad.parse::<HostKey>().is_err(), "{bad}");
         }
     }

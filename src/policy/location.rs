@@ -8,11 +8,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::text::Span;
+use crate::key::ssh::HostKey;
 use crate::manifest::HostName;
 
 /// Where a product's source is.
@@ -195,78 +194,25 @@ pub struct SourceHost {
     #[serde(rename = "host-key")]
     pub host_key: Option<HostKey>,
     /// For ssh: the key that logs in.
-    pub key: Option<KeyPlace>,
+    pub key: Option<KeyFile>,
     /// For https: a file of certificates, relative to `terminal.toml`, that
     /// vouch for the host in place of the system's.
     pub ca: Option<PathBuf>,
 }
 
-/// Where a private key of an account is.
+/// The file of a private key that logs in, relative to `terminal.toml`:
+/// `file:keys/git`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum KeyPlace {
-    /// A file, relative to `terminal.toml`: `file:keys/git`.
-    File(PathBuf),
-}
+pub struct KeyFile(pub PathBuf);
 
-impl TryFrom<String> for KeyPlace {
+impl TryFrom<String> for KeyFile {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         match text.strip_prefix("file:") {
-            Some(path) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err("a key is named as `file:PATH`".to_owned()),
+            Some(path) if !path.is_empty() => Ok(Self(path.into())),
+            _ => Err("this key is named as `file:PATH`; only deploy keys are in tokens".to_owned()),
         }
-    }
-}
-
-/// The public key of a host: type and base64, the first two words of a file such as
-/// the host's `ssh_host_ed25519_key.pub`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct HostKey(String);
-
-/// Types of host keys, with the signature algorithms of each.
-const HOST_KEYS: [(&str, &str); 5] = [
-    ("ssh-ed25519", "ssh-ed25519"),
-    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"),
-    ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384"),
-    ("ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521"),
-    ("ssh-rsa", "rsa-sha2-512,rsa-sha2-256"),
-];
-
-impl HostKey {
-    /// Type and base64.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// What ssh may accept the host's signature in.
-    pub fn algorithms(&self) -> &'static str {
-        let kind = self.0.split(' ').next();
-        HOST_KEYS.iter().find(|(known, _)| Some(*known) == kind).map_or("", |(_, algorithms)| algorithms)
-    }
-}
-
-impl TryFrom<String> for HostKey {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        let mistake = || {
-            "a host key is a type and base64, the first two words of the host's ssh_host_ed25519_key.pub: \
-             \"ssh-ed25519 AAAA...\""
-        };
-        // What follows is a comment.
-        let mut words = text.split(' ');
-        let (Some(kind), Some(base64)) = (words.next(), words.next()) else {
-            return Err(mistake().to_owned());
-        };
-        let known = HOST_KEYS.iter().find(|(known, _)| *known == kind);
-        if known.is_none() {
-            return Err(format!("{}; this is no type that is known", mistake()));
-        }
-        // The encoded key begins with its type, behind its length (RFC 4253, 6.6).
-        let length = u32::try_from(kind.len()).unwrap_or_default().to_be_bytes();
-        let is_key = STANDARD.decode(base64).is_ok_and(|key| key.starts_with(&[&length, kind.as_bytes()].concat()));
-        if is_key { Ok(Self(format!("{kind} {base64}"))) } else { Err(mistake().to_owned()) }
     }
 }
 
@@ -329,22 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn a_host_key_is_what_it_says() {
-        let good = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJtIPyzTVBdSN6mJxYqqOwQ0CNVa8GZfQhjWrYBjKzEo";
-        let key = HostKey::try_from(good.to_owned()).unwrap();
-        assert_eq!((key.as_str(), key.algorithms()), (good, "ssh-ed25519"));
-        assert_eq!(HostKey::try_from(format!("{good} root@git\nother")), Ok(key));
-        for bad in [
-            "",
-            "ssh-ed25519",
-            "ssh-ed25519 AAAA",
-            "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIJtIPyzTVBdSN6mJxYqqOwQ0CNVa8GZfQhjWrYBjKzEo",
-            "ssh-dss AAAAB3NzaC1kc3MAAA==",
-            &format!("{good}\nother"),
-            &format!("* {good}"),
-        ] {
-            assert!(HostKey::try_from(bad.to_owned()).is_err(), "{bad}");
+    fn a_key_that_logs_in_is_a_file() {
+        assert_eq!(KeyFile::try_from("file:keys/git".to_owned()), Ok(KeyFile("keys/git".into())));
+        for bad in ["keys/git", "file:", "token:15237801/9a"] {
+            assert!(KeyFile::try_from(bad.to_owned()).is_err(), "{bad}");
         }
-        assert!(KeyPlace::try_from("keys/git".to_owned()).is_err());
     }
 }

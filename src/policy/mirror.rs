@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Component;
-use std::path::Path;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::location::HostKey;
-use super::location::KeyPlace;
+use super::location::KeyFile;
+use super::terminal::Place;
 use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
+use crate::key::ssh::HostKey;
+use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
+use crate::manifest::names::NameError;
 
 /// Where publications go.
 #[derive(Debug, Clone)]
@@ -38,9 +40,9 @@ pub struct SftpEntry {
     /// The host key of its SSH server.
     pub host_key: HostKey,
     /// The key of the account that adds files.
-    pub pool_key: KeyPlace,
+    pub pool_key: DeployKey,
     /// The key of the account that replaces pointers.
-    pub pointer_key: KeyPlace,
+    pub pointer_key: DeployKey,
     /// The machine between.
     pub jump: Option<Jump>,
 }
@@ -57,7 +59,52 @@ pub struct Jump {
     /// Its host key.
     pub host_key: HostKey,
     /// The key of that account.
-    pub key: KeyPlace,
+    pub key: KeyFile,
+}
+
+/// The key of an account of a mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeployKey {
+    /// Its name, as that of files beside other public keys: `mirror-eu1-pool`.
+    pub name: KeyName,
+    /// Where its private half is.
+    pub place: Place,
+}
+
+impl DeployKey {
+    /// The names of a mirror's two keys: that of the account that adds files, and
+    /// that of the one that replaces pointers.
+    ///
+    /// # Errors
+    /// The name of the mirror is too long.
+    pub fn names(mirror: &MirrorName) -> Result<[KeyName; 2], NameError> {
+        Ok([format!("mirror-{mirror}-pool").parse()?, format!("mirror-{mirror}-pointer").parse()?])
+    }
+
+    /// The file of the public half of a key in a token, in the home.
+    pub fn public(name: &KeyName) -> String {
+        format!("keys/{name}.pem")
+    }
+}
+
+/// A place, as `pool-key` and `pointer-key` write it: `token:15237801/9a`, or
+/// `file:keys/a`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+struct DeployPlace(Place);
+
+impl TryFrom<String> for DeployPlace {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mistake = || "a deploy key is named as `token:SERIAL/SLOT` or `file:PATH`".to_owned();
+        if let Some(path) = text.strip_prefix("file:").filter(|path| !path.is_empty()) {
+            return Ok(Self(Place::File(path.into())));
+        }
+        let (serial, slot) = text.strip_prefix("token:").and_then(|rest| rest.split_once('/')).ok_or_else(mistake)?;
+        let serial = serial.parse().map_err(|_| mistake())?;
+        Ok(Self(Place::Slot { serial, slot: slot.parse()? }))
+    }
 }
 
 /// How publications are spread.
@@ -88,8 +135,8 @@ pub struct Raw {
     address: Option<Span<Vec<IpAddr>>>,
     port: Option<u16>,
     host_key: Option<Span<HostKey>>,
-    pool_key: Option<Span<KeyPlace>>,
-    pointer_key: Option<Span<KeyPlace>>,
+    pool_key: Option<Span<DeployPlace>>,
+    pointer_key: Option<Span<DeployPlace>>,
     jump: Option<RawJump>,
 }
 
@@ -100,15 +147,13 @@ struct RawJump {
     port: Option<u16>,
     user: Span<String>,
     host_key: Span<HostKey>,
-    key: Span<KeyPlace>,
+    key: Span<KeyFile>,
 }
 
-/// The only type of host key: every OpenSSH server has one.
-const HOST_KEY: &str = "ssh-ed25519";
 /// The port of SSH servers.
 const PORT: u16 = 22;
 
-/// Checks all entries.
+/// Checks all entries. `tokens` is where the keys of the policy are.
 ///
 /// # Errors
 /// The first mistake, with its place.
@@ -116,19 +161,22 @@ pub(super) fn check(
     text: &Text,
     raw: BTreeMap<MirrorName, Span<Raw>>,
     publish: &Publish,
+    tokens: &BTreeMap<KeyName, Span<Place>>,
 ) -> Result<BTreeMap<MirrorName, MirrorEntry>, ConfigError> {
-    let mut keys: Vec<Span<KeyPlace>> = Vec::new();
-    let mut own = |key: &Span<KeyPlace>| {
-        let KeyPlace::File(path) = key.get_ref();
-        if keys.iter().any(|other| matches!(other.get_ref(), KeyPlace::File(other) if is_same(other, path))) {
-            return Err(text.error(key, "this key is used twice; each account of each mirror has its own"));
+    let mut places: Vec<Place> = Vec::new();
+    let mut own = |place: &Place| {
+        if let Some((other, _)) = tokens.iter().find(|(_, taken)| is_same(taken.get_ref(), place)) {
+            return Err(format!("`{other}` is there already; purposes never share a key"));
         }
-        keys.push(key.clone());
-        Ok(key.get_ref().clone())
+        if places.iter().any(|other| is_same(other, place)) {
+            return Err("this key is used twice; each account of each mirror has its own".to_owned());
+        }
+        places.push(place.clone());
+        Ok(())
     };
     let host_key = |key: &Span<HostKey>| match key.get_ref() {
-        good if good.algorithms() == HOST_KEY => Ok(good.clone()),
-        _ => Err(text.error(key, format!("the host key of a mirror is one of type {HOST_KEY}"))),
+        good if good.is_ed25519() => Ok(good.clone()),
+        _ => Err(text.error(key, "the host key of a mirror is one of type ssh-ed25519")),
     };
     let reached = raw.values().filter(|entry| !entry.get_ref().courier).count();
     if let Some(quorum) = &publish.quorum
@@ -168,23 +216,32 @@ pub(super) fn check(
                 return Err(text.error(&address, "give 1 to 8 addresses"));
             }
             let jump = match raw.jump {
-                Some(jump) if is_account(jump.user.get_ref()) => Some(Jump {
-                    address: jump.address,
-                    port: jump.port.unwrap_or(PORT),
-                    user: jump.user.into_inner(),
-                    host_key: host_key(&jump.host_key)?,
-                    key: own(&jump.key)?,
-                }),
+                Some(jump) if is_account(jump.user.get_ref()) => {
+                    own(&Place::File(jump.key.get_ref().0.clone())).map_err(|error| text.error(&jump.key, error))?;
+                    Some(Jump {
+                        address: jump.address,
+                        port: jump.port.unwrap_or(PORT),
+                        user: jump.user.into_inner(),
+                        host_key: host_key(&jump.host_key)?,
+                        key: jump.key.into_inner(),
+                    })
+                }
                 Some(jump) => return Err(text.error(&jump.user, "an account's name has a-z 0-9 _ - only")),
                 None => None,
             };
+            let mut key = |name: KeyName, place: Option<Span<DeployPlace>>, what: &str| {
+                let place = place.ok_or_else(|| missing(what))?;
+                own(&place.get_ref().0).map_err(|error| text.error(&place, error))?;
+                Ok(DeployKey { name, place: place.into_inner().0 })
+            };
+            let [pool, pointer] = DeployKey::names(&name).map_err(|error| text.error(table, error.to_string()))?;
             MirrorEntry::Sftp(Box::new(SftpEntry {
                 url: url.get_ref().trim_end_matches('/').to_owned(),
                 addresses: address.into_inner(),
                 port: raw.port.unwrap_or(PORT),
                 host_key: host_key(&raw.host_key.ok_or_else(|| missing("host-key"))?)?,
-                pool_key: own(&raw.pool_key.ok_or_else(|| missing("pool-key"))?)?,
-                pointer_key: own(&raw.pointer_key.ok_or_else(|| missing("pointer-key"))?)?,
+                pool_key: key(pool, raw.pool_key, "pool-key")?,
+                pointer_key: key(pointer, raw.pointer_key, "pointer-key")?,
                 jump,
             }))
         };
@@ -194,9 +251,12 @@ pub(super) fn check(
 }
 
 /// Two spellings of one file are one key.
-fn is_same(one: &Path, other: &Path) -> bool {
+fn is_same(one: &Place, other: &Place) -> bool {
     let plain = |part: &Component| *part != Component::CurDir;
-    one.components().filter(plain).eq(other.components().filter(plain))
+    match (one, other) {
+        (Place::File(one), Place::File(other)) => one.components().filter(plain).eq(other.components().filter(plain)),
+        _ => one == other,
+    }
 }
 
 fn is_web_server(url: &str) -> bool {
@@ -234,7 +294,13 @@ mod tests {
         let parsed = terminal(EU1).unwrap();
         let Some(MirrorEntry::Sftp(entry)) = parsed.mirrors.values().next() else { panic!("{parsed:?}") };
         assert_eq!((entry.url.as_str(), entry.port), ("http://eu1.example", 22));
-        assert_eq!(entry.host_key.as_str(), KEY);
+        assert_eq!(entry.host_key.to_line(), KEY);
+        assert_eq!(entry.pool_key.name.as_str(), "mirror-eu1-pool");
+        let tokens = EU1.replace("file:keys/a", "token:15237801/9a").replace("file:keys/b", "token:15237801/95");
+        let parsed = terminal(&tokens).unwrap();
+        let Some(MirrorEntry::Sftp(entry)) = parsed.mirrors.values().next() else { panic!("{parsed:?}") };
+        let places = [&entry.pool_key, &entry.pointer_key].map(|key| key.place.to_string());
+        assert_eq!(places, ["token:15237801/9a", "token:15237801/95"]);
     }
 
     #[test]
@@ -252,7 +318,18 @@ mod tests {
             (EU1.replace("[\"192.0.2.1\"]", "[]"), "4:11: give 1 to 8 addresses"),
             (EU1.replace("http://eu1.example/", "ftp://eu1.example"), "3:7: a mirror's URL begins with"),
             (EU1.replace("http://eu1.example/", "http://a b"), "a mirror's URL begins with"),
-            (EU1.replace("file:keys/b", "keys/b"), "a key is named as `file:PATH`"),
+            (EU1.replace("file:keys/b", "keys/b"), "a deploy key is named as `token:SERIAL/SLOT` or `file:PATH`"),
+            (EU1.replace("file:keys/b", "token:x/9a"), "7:15: a deploy key is named as"),
+            (EU1.replace("file:keys/b", "token:7/f9"), "\"f9\" is no slot for keys"),
+            (EU1.replace("file:keys/a", "token:7/9a").replace("file:keys/b", "token:7/9a"), "this key is used twice"),
+            (
+                format!(
+                    "{}[token]\na-claim = {{ serial = 7, slot = \"9a\" }}\n",
+                    EU1.replace("file:keys/b", "token:7/9a")
+                ),
+                "7:15: `a-claim` is there already; purposes never share a key",
+            ),
+            (EU1.replace("eu1]", &format!("{}]", "e".repeat(60))), "is not a key name"),
             (EU1.replace("keys/b", "./keys//a"), "7:15: this key is used twice"),
             (format!("{EU1}{second}"), "this key is used twice"),
             (format!("{EU1}path = \"x\"\n"), "mirror `eu1` has `path`, so it is a folder"),
@@ -267,6 +344,12 @@ mod tests {
                     "{EU1}jump = {{ address = \"192.0.2.2\", user = \"-oX\", host-key = \"KEY\", key = \"file:c\" }}"
                 ),
                 "an account's name",
+            ),
+            (
+                format!(
+                    "{EU1}jump = {{ address = \"192.0.2.2\", user = \"x\", host-key = \"KEY\", key = \"token:7/9a\" }}"
+                ),
+                "only deploy keys are in tokens",
             ),
         ] {
             let found = terminal(&text).unwrap_err();

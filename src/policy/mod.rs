@@ -13,12 +13,12 @@ mod sandbox;
 mod terminal;
 mod text;
 
-pub use location::HostKey;
-pub use location::KeyPlace;
+pub use location::KeyFile;
 pub use location::Location;
 pub use location::Remote;
 pub use location::Scheme;
 pub use location::SourceHost;
+pub use mirror::DeployKey;
 pub use mirror::Jump;
 pub use mirror::MirrorEntry;
 pub use mirror::SftpEntry;

@@ -16,6 +16,7 @@ use serde::de::value::SeqAccessDeserializer;
 use super::Policy;
 use super::location::SourceHost;
 use super::mirror;
+use super::mirror::DeployKey;
 use super::mirror::MirrorEntry;
 use super::mirror::Publish;
 use super::sandbox::Sandbox;
@@ -86,6 +87,16 @@ pub enum Place {
     File(PathBuf),
 }
 
+/// As `pool-key` writes it.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot { serial, slot } => write!(f, "token:{serial}/{slot}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
 /// [`Place`], as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -144,8 +155,29 @@ impl Terminal {
             places.push((name, place.get_ref()));
         }
         let raw = std::mem::take(&mut terminal.raw_mirrors);
-        terminal.mirrors = mirror::check(&text, raw, &terminal.publish)?;
+        terminal.mirrors = mirror::check(&text, raw, &terminal.publish, &terminal.tokens)?;
         Ok(terminal)
+    }
+
+    /// The deploy keys of all mirrors.
+    pub fn deploy_keys(&self) -> impl Iterator<Item = &DeployKey> {
+        self.mirrors.values().flat_map(|entry| match entry {
+            MirrorEntry::Sftp(entry) => vec![&entry.pool_key, &entry.pointer_key],
+            MirrorEntry::Folder(_) | MirrorEntry::Courier => Vec::new(),
+        })
+    }
+
+    /// Whether a token holds a deploy key.
+    pub fn has_deploy_key_in(&self, token: u32) -> bool {
+        self.deploy_keys().any(|key| matches!(key.place, Place::Slot { serial, .. } if serial == token))
+    }
+
+    /// Whose a token is: the person who has a key of the policy in it.
+    pub fn holder_of(&self, policy: &Policy, token: u32) -> Option<Holder> {
+        self.tokens.iter().find_map(|(name, place)| match place.get_ref() {
+            Place::Slot { serial, .. } if *serial == token => policy.owner_of(name),
+            _ => None,
+        })
     }
 
     /// Checks that no token is shared by two people: whoever knows its PIN would

@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+use super::DeployKeys;
 use super::Ours;
 use super::PublishError;
+use super::Served;
 use super::Target;
+use super::all_served;
 use super::served;
-use super::targets;
 use crate::home::Home;
+use crate::key::piv::Tokens;
 use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::MirrorName;
@@ -126,14 +129,21 @@ pub fn audit(
     home: &Home,
     mirror: &MirrorName,
     root: &[u8],
-    progress: &dyn Progress,
+    tokens: &Tokens<'_>,
 ) -> Result<Option<Audit>, PublishError> {
     let ours = Ours::load(home, root)?;
-    let Some(target) = targets(home, home, progress)?.into_iter().find(|target| target.name == mirror) else {
+    let all = all_served(home)?;
+    let Some(served) = all.into_iter().find(|served| served.name == mirror) else {
         return Ok(None);
     };
-    ours.held_by(target.files.as_ref(), target.state.serial)?;
-    let theirs = tuf::served::newest(target.files.as_ref(), root)?;
+    ours.held_by(&served)?;
+    let keys = DeployKeys::new(home, Some(&home.policy), tokens);
+    let Some(target) = Target::new(&keys, home, served) else {
+        return Ok(None);
+    };
+    // Whoever must look for a token has waited for nothing yet.
+    target.mirror.unlock()?;
+    let theirs = tuf::served::newest(target.served.files.as_ref(), root)?;
     let serial = theirs.map_or(ours.newest, |theirs| theirs.serial);
     let work = super::work(home, 0, serial)?;
     let mut expected: BTreeMap<&str, &Entry> = BTreeMap::new();
@@ -141,7 +151,7 @@ pub fn audit(
         expected.extend(entry.names.iter().map(|name| (name.as_str(), entry)));
     }
     expected.extend(work.new.pointers.iter().map(|(name, entry)| (name.as_str(), entry)));
-    let mut findings = as_served(&target, &expected, progress)?;
+    let mut findings = as_served(&target.served, &expected, tokens.person())?;
     for Listed { path, mode } in target.mirror.list(expected.len() + SURPLUS)? {
         match expected.get(path.as_str()) {
             None => findings.push(Finding::Unexpected { path: printable(&path) }),
@@ -164,7 +174,7 @@ fn is_safe(class: Class, mode: u32) -> bool {
 
 /// What readers get.
 fn as_served(
-    target: &Target<'_>,
+    target: &Served<'_>,
     expected: &BTreeMap<&str, &Entry>,
     progress: &dyn Progress,
 ) -> Result<Vec<Finding>, PublishError> {

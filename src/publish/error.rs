@@ -2,12 +2,18 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Account;
 use crate::home::HomeError;
+use crate::key::KeyError;
+use crate::key::agent::AgentError;
+use crate::key::agent::Refusal;
+use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
+use crate::policy::DeployKey;
 use crate::process::ProcessError;
 use crate::transport::TransportError;
 
@@ -70,12 +76,31 @@ pub enum PublishError {
     /// ssh or ssh-keygen cannot be run.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// A token with deploy keys cannot be used. Several mirrors may hear it.
+    #[error("{0}; nothing was sent to it")]
+    Key(Arc<KeyError>),
+    /// A deploy key was never made in its token, or its public half was lost.
+    #[error("deploy key {0} has no public half in the home ({file})", file = DeployKey::public(.0))]
+    NoKey(KeyName),
+    /// The agent that lets ssh use a key in a token cannot be started.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The agent that lets ssh use a key in a token did not sign the login.
+    #[error("no login as {account} at {address}: {}", not_signed(.refusal))]
+    NotSigned {
+        /// Where.
+        address: String,
+        /// Who.
+        account: Account,
+        /// Why.
+        refusal: Refusal,
+    },
     /// One key is used in two places, so that one theft opens both.
     #[error("{first} and {second} hold the same key; each account of each mirror has its own")]
     SharedKey {
-        /// One file.
+        /// One place.
         first: String,
-        /// The other file.
+        /// The other place.
         second: String,
     },
     /// The server there has another host key. Nothing was sent to it.
@@ -144,6 +169,13 @@ pub enum PublishError {
     /// What was written is not what the web server gives.
     #[error("{0} was written, but is not served")]
     NotServed(String),
+}
+
+fn not_signed(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Key(reason) => reason.clone(),
+        refusal => format!("the private ssh-agent did not sign it: {refusal}"),
+    }
 }
 
 fn reason(complaint: &str) -> String {

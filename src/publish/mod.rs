@@ -24,6 +24,7 @@ use crate::home::Base;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::atomic;
+use crate::key::piv::Tokens;
 use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::MirrorName;
@@ -49,6 +50,7 @@ pub use error::OldHome;
 pub use error::PublishError;
 pub use sftp::Account;
 pub use sftp::Checked;
+pub use sftp::DeployKeys;
 pub use sftp::check;
 pub use sftp::deploy_keys;
 pub use sftp::make_deploy_keys;
@@ -117,6 +119,12 @@ pub struct Outcome {
 
 /// A place that publications go to, of whatever kind.
 trait Mirror: Send + Sync {
+    /// Makes ready what a login needs of a person.
+    ///
+    /// # Errors
+    /// There would be no login.
+    fn unlock(&self) -> Result<(), PublishError>;
+
     /// Phase one: content, under names that are never used again, read back.
     /// `advanced` is told of every piece that has arrived, in bytes. Gives the
     /// number of names that are new.
@@ -161,31 +169,45 @@ struct Holding {
     pointers: Vec<(RepoPath, Entry)>,
 }
 
-/// A mirror that is at work.
-struct Target<'h> {
+/// A mirror as its readers see it, and what this home has noted about it.
+struct Served<'h> {
     name: &'h MirrorName,
+    entry: &'h MirrorEntry,
     state: MirrorState,
-    mirror: Box<dyn Mirror + 'h>,
     files: Arc<dyn Files>,
 }
 
-/// All mirrors that this machine pushes to.
-fn targets<'h>(
-    base: &'h Base,
-    supply: &'h dyn Supply,
-    progress: &'h dyn Progress,
-) -> Result<Vec<Target<'h>>, HomeError> {
-    let mut targets = Vec::new();
-    for (name, entry) in &base.terminal.mirrors {
-        let files = files(base, name, entry);
-        let mirror: Box<dyn Mirror + 'h> = match entry {
-            MirrorEntry::Folder(path) => Box::new(folder::Mirror::new(base.resolve(path), supply)),
-            MirrorEntry::Sftp(entry) => Box::new(sftp::Mirror::new(base, supply, entry, Arc::clone(&files), progress)),
-            MirrorEntry::Courier => continue,
-        };
-        targets.push(Target { name, state: MirrorState::load(base, name)?, mirror, files });
+/// A mirror that is at work.
+struct Target<'h> {
+    served: Served<'h>,
+    mirror: Box<dyn Mirror + 'h>,
+}
+
+/// All mirrors of this machine.
+fn all_served(base: &Base) -> Result<Vec<Served<'_>>, HomeError> {
+    let look = |(name, entry)| {
+        Ok(Served { name, entry, state: MirrorState::load(base, name)?, files: files(base, name, entry) })
+    };
+    base.terminal.mirrors.iter().map(look).collect()
+}
+
+impl Served<'_> {
+    /// Only a courier reaches it: what it serves is what his last receipt has.
+    fn by_courier(&self) -> bool {
+        matches!(self.entry, MirrorEntry::Courier)
     }
-    Ok(targets)
+}
+
+impl<'h> Target<'h> {
+    /// `None` where only a courier reaches the mirror.
+    fn new(keys: &'h DeployKeys<'h>, supply: &'h dyn Supply, served: Served<'h>) -> Option<Self> {
+        let mirror: Box<dyn Mirror + 'h> = match served.entry {
+            MirrorEntry::Folder(path) => Box::new(folder::Mirror::new(keys.base().resolve(path), supply)),
+            MirrorEntry::Sftp(entry) => Box::new(sftp::Mirror::new(keys, supply, entry, Arc::clone(&served.files))),
+            MirrorEntry::Courier => return None,
+        };
+        Some(Self { served, mirror })
+    }
 }
 
 /// A mirror as its readers see it; one that only a courier reaches, as his last
@@ -212,15 +234,15 @@ fn served(files: &dyn Files, name: &str, length: u64) -> Result<Option<Sha256>, 
 }
 
 /// Does a job for all mirrors at once.
-fn on_each<'t, T: Send, I: Send>(
-    targets: &'t [Target<'_>],
+fn on_each<'t, M: Sync, T: Send, I: Send>(
+    mirrors: &'t [M],
     inputs: impl IntoIterator<Item = I>,
-    job: impl Fn(&'t Target<'_>, I) -> T + Sync,
+    job: impl Fn(&'t M, I) -> T + Sync,
 ) -> Vec<T> {
     let job = &job;
     std::thread::scope(|scope| {
         let threads: Vec<_> =
-            targets.iter().zip(inputs).map(|(target, input)| scope.spawn(move || job(target, input))).collect();
+            mirrors.iter().zip(inputs).map(|(mirror, input)| scope.spawn(move || job(mirror, input))).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -230,12 +252,14 @@ fn on_each<'t, T: Send, I: Send>(
 
 /// Pushes everything that mirrors lack, to all at once. One that fails does not
 /// keep the others from theirs, unless too few are left. `root` is the newest
-/// root: whose timestamps count.
+/// root: whose timestamps count. PINs are asked for before anything is sent, and
+/// only where something is to be sent.
 ///
 /// # Errors
 /// Only what concerns the home; failures of mirrors are in their outcomes.
-pub fn push(home: &Home, root: &[u8], now: Timestamp, progress: &dyn Progress) -> Result<Vec<Outcome>, HomeError> {
-    push_from(home, home, Ours::load(home, root)?, false, now, progress)
+pub fn push(home: &Home, root: &[u8], now: Timestamp, tokens: &Tokens<'_>) -> Result<Vec<Outcome>, HomeError> {
+    let keys = DeployKeys::new(home, Some(&home.policy), tokens);
+    push_from(&keys, home, Ours::load(home, root)?, false, now)
 }
 
 /// The same, of what a medium carries, whose newest timestamp is `timestamp` and has
@@ -251,20 +275,22 @@ pub fn push_carried(
     everything: bool,
     root: &[u8],
     now: Timestamp,
-    progress: &dyn Progress,
+    tokens: &Tokens<'_>,
 ) -> Result<Vec<Outcome>, HomeError> {
-    push_from(base, supply, Ours { newest, timestamp, root }, everything, now, progress)
+    let keys = DeployKeys::new(base, None, tokens);
+    push_from(&keys, supply, Ours { newest, timestamp, root }, everything, now)
 }
 
 fn push_from(
-    base: &Base,
+    keys: &DeployKeys<'_>,
     supply: &dyn Supply,
     ours: Ours<'_>,
     everything: bool,
     now: Timestamp,
-    progress: &dyn Progress,
 ) -> Result<Vec<Outcome>, HomeError> {
-    let targets = targets(base, supply, progress)?;
+    let (base, progress) = (keys.base(), keys.progress());
+    let targets: Vec<_> =
+        all_served(base)?.into_iter().filter_map(|served| Target::new(keys, supply, served)).collect();
     let quorum = base.terminal.publish.quorum(targets.len());
     Push { base, supply, ours, now, progress, quorum, everything }.run(targets)
 }
@@ -279,11 +305,13 @@ pub fn catch_up(
     mirror: &MirrorName,
     root: &[u8],
     now: Timestamp,
-    progress: &dyn Progress,
+    tokens: &Tokens<'_>,
 ) -> Result<Vec<Outcome>, HomeError> {
     let ours = Ours::load(home, root)?;
-    let push = Push { base: home, supply: home, ours, now, progress, quorum: 1, everything: true };
-    push.run(targets(home, home, progress)?.into_iter().filter(|target| target.name == mirror).collect())
+    let keys = DeployKeys::new(home, Some(&home.policy), tokens);
+    let push = Push { base: home, supply: home, ours, now, progress: keys.progress(), quorum: 1, everything: true };
+    let meant = all_served(home)?.into_iter().filter(|served| served.name == mirror);
+    push.run(meant.filter_map(|served| Target::new(&keys, home, served)).collect())
 }
 
 /// A push to several mirrors.
@@ -299,57 +327,70 @@ struct Push<'p> {
     everything: bool,
 }
 
-/// What phase one found.
-struct Ready {
+/// What a mirror lacks.
+struct Lacks {
     work: Work,
-    /// The names that were new.
-    count: usize,
     /// Readers see the newest state already.
     is_shown: bool,
+}
+
+/// What phase one found.
+struct Ready {
+    lacks: Lacks,
+    /// The names that were new.
+    count: usize,
 }
 
 impl Push<'_> {
     fn run(&self, targets: Vec<Target<'_>>) -> Result<Vec<Outcome>, HomeError> {
         crate::home::step("publish.begun");
-        let first = on_each(&targets, &targets, |target, _| self.phase_one(target));
+        let lacks = on_each(&targets, &targets, |target, _| self.look(target));
+        // One after the other, and before there are bars: whoever gives a PIN is asked.
+        let lacks: Vec<Result<Lacks, PublishError>> = targets.iter().zip(lacks).map(unlock).collect();
+        let first =
+            on_each(&targets, lacks, |target, lacks: Result<Lacks, PublishError>| self.phase_one(target, lacks?));
         let passed: Vec<bool> = first.iter().map(Result::is_ok).collect();
         let ready = passed.iter().filter(|passed| **passed).count();
         let second = on_each(&targets, first, |target, first: Result<Ready, PublishError>| {
             let first = first?;
-            if ready < self.quorum && !first.is_shown {
+            if ready < self.quorum && !first.lacks.is_shown {
                 return Err(PublishError::NoQuorum { ready, needed: self.quorum, of: targets.len() });
             }
             self.phase_two(target, &first)
         });
         let mut outcomes = Vec::new();
         for ((target, passed), result) in targets.into_iter().zip(passed).zip(second) {
-            self.record(&target, passed, &result)?;
-            outcomes.push(Outcome { mirror: target.name.clone(), result });
+            self.record(&target.served, passed, &result)?;
+            outcomes.push(Outcome { mirror: target.served.name.clone(), result });
         }
         Ok(outcomes)
     }
 
-    fn phase_one(&self, target: &Target<'_>) -> Result<Ready, PublishError> {
-        let held = self.ours.held_by(target.files.as_ref(), target.state.serial)?;
+    fn look(&self, target: &Target<'_>) -> Result<Lacks, PublishError> {
+        let held = self.ours.held_by(&target.served)?;
         let work = work(self.supply, if self.everything { 0 } else { held }, self.ours.newest)?;
-        let total = work.new.content.iter().map(|entry| entry.length).sum();
-        let mirror = target.name.as_str();
+        Ok(Lacks { work, is_shown: held == self.ours.newest })
+    }
+
+    fn phase_one(&self, target: &Target<'_>, lacks: Lacks) -> Result<Ready, PublishError> {
+        let total = lacks.work.new.content.iter().map(|entry| entry.length).sum();
+        let mirror = target.served.name.as_str();
         self.progress.event(Event::Push { mirror, total });
         let advanced = |bytes| self.progress.event(Event::Pushed { mirror, bytes });
-        let count = target.mirror.push_content(&work, &advanced)?;
-        Ok(Ready { work, count, is_shown: held == self.ours.newest })
+        let count = target.mirror.push_content(&lacks.work, &advanced)?;
+        Ok(Ready { lacks, count })
     }
 
     fn phase_two(&self, target: &Target<'_>, first: &Ready) -> Result<usize, PublishError> {
         // Somebody may have published while content was on its way.
-        self.ours.held_by(target.files.as_ref(), target.state.serial)?;
-        if let Some(junk) = tuf::served::junk_root(target.files.as_ref(), self.ours.root)? {
+        self.ours.held_by(&target.served)?;
+        if let Some(junk) = tuf::served::junk_root(target.served.files.as_ref(), self.ours.root)? {
             target.mirror.set_aside(&junk)?;
         }
-        Ok(first.count + target.mirror.push_pointers(&first.work)?)
+        Ok(first.count + target.mirror.push_pointers(&first.lacks.work)?)
     }
 
-    fn record(&self, target: &Target<'_>, passed: bool, result: &Result<usize, PublishError>) -> Result<(), HomeError> {
+    fn record(&self, target: &Served<'_>, passed: bool, result: &Result<usize, PublishError>) -> Result<(), HomeError> {
         let serial = self.ours.newest;
         let state = match result {
             Ok(_) => MirrorState { version: VERSION, serial, at: Some(self.now), error: None },
@@ -373,6 +414,16 @@ impl Push<'_> {
     }
 }
 
+/// Has a person give what a login needs, where there is something to send.
+fn unlock((target, lacks): (&Target<'_>, Result<Lacks, PublishError>)) -> Result<Lacks, PublishError> {
+    let lacks = lacks?;
+    let new = &lacks.work.new;
+    if !new.content.is_empty() || !new.pointers.is_empty() {
+        target.mirror.unlock()?;
+    }
+    Ok(lacks)
+}
+
 /// What this home has, to compare mirrors with.
 struct Ours<'r> {
     newest: u64,
@@ -393,8 +444,9 @@ impl<'r> Ours<'r> {
     /// who has the online key. Junk that it did not sign, such as a thief of a
     /// deploy key leaves, is replaced: nothing of that mirror is taken for
     /// granted then.
-    fn held_by(&self, files: &dyn Files, known: u64) -> Result<u64, PublishError> {
-        match tuf::served::newest(files, self.root)? {
+    fn held_by(&self, target: &Served<'_>) -> Result<u64, PublishError> {
+        let known = target.state.serial;
+        match tuf::served::newest(target.files.as_ref(), self.root)? {
             None => Ok(0),
             Some(theirs) if theirs.timestamp == self.timestamp => Ok(known),
             Some(theirs) if theirs.serial > self.newest => {

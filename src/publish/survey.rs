@@ -5,21 +5,17 @@ use super::MirrorState;
 use super::OldHome;
 use super::Ours;
 use super::PublishError;
-use super::Supply;
 use super::TIMESTAMP;
-use super::files;
+use super::all_served;
 use super::on_each;
-use super::targets;
 use crate::home;
 use crate::home::Base;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::atomic;
 use crate::manifest::MirrorName;
-use crate::policy::MirrorEntry;
 use crate::progress::Event;
 use crate::progress::Progress;
-use crate::progress::Silent;
 use crate::transport::TransportError;
 use crate::tuf;
 use crate::tuf::served::Served;
@@ -45,26 +41,16 @@ pub struct Survey {
 /// Only what concerns the home.
 pub fn survey(home: &Home, root: &[u8]) -> Result<Vec<Survey>, HomeError> {
     let ours = Ours::load(home, root)?;
-    let targets = targets(home, home, &Silent)?;
-    let held = on_each(&targets, &targets, |target, _| ours.held_by(target.files.as_ref(), target.state.serial));
-    let mut surveys: Vec<Survey> = targets
-        .into_iter()
-        .zip(held)
-        .map(|(target, held)| Survey { mirror: target.name.clone(), held, noted: target.state, by_courier: false })
-        .collect();
-    surveys.extend(of_receipts(home, &ours)?);
-    surveys.sort_by(|one, other| one.mirror.cmp(&other.mirror));
-    Ok(surveys)
+    Ok(look(&ours, all_served(home)?))
 }
 
-fn of_receipts(home: &Home, ours: &Ours<'_>) -> Result<Vec<Survey>, HomeError> {
-    let by_courier = |(_, entry): &(&MirrorName, &MirrorEntry)| matches!(entry, MirrorEntry::Courier);
-    let survey = |(name, entry): (&MirrorName, &MirrorEntry)| {
-        let noted = MirrorState::load(home, name)?;
-        let held = ours.held_by(files(home, name, entry).as_ref(), noted.serial);
-        Ok(Survey { mirror: name.clone(), held, noted, by_courier: true })
+fn look(ours: &Ours<'_>, all: Vec<super::Served<'_>>) -> Vec<Survey> {
+    let held = on_each(&all, &all, |served, _| ours.held_by(served));
+    let survey = |(served, held): (super::Served<'_>, _)| {
+        let by_courier = served.by_courier();
+        Survey { mirror: served.name.clone(), held, noted: served.state, by_courier }
     };
-    home.terminal.mirrors.iter().filter(by_courier).map(survey).collect()
+    all.into_iter().zip(held).map(survey).collect()
 }
 
 /// The publication that every mirror holds which only a courier reaches, as his
@@ -74,7 +60,9 @@ fn of_receipts(home: &Home, ours: &Ours<'_>) -> Result<Vec<Survey>, HomeError> {
 /// A receipt shows that this home is not the newest; files of the home.
 pub fn held_by_couriers(home: &Home, root: &[u8]) -> Result<u64, OldHome> {
     let mut least = None;
-    for Survey { mirror, held, .. } in of_receipts(home, &Ours::load(home, root)?)? {
+    let ours = Ours::load(home, root)?;
+    let carried = all_served(home)?.into_iter().filter(super::Served::by_courier).collect();
+    for Survey { mirror, held, .. } in look(&ours, carried) {
         let held = held.map_err(|reason| OldHome::Behind { mirror, reason: Box::new(reason), by_courier: true })?;
         least = Some(least.unwrap_or(held).min(held));
     }
@@ -120,11 +108,11 @@ pub struct Shown {
 ///
 /// # Errors
 /// Only what concerns the folder of this machine.
-pub fn shown(base: &Base, supply: &dyn Supply, root: &[u8]) -> Result<Vec<Shown>, HomeError> {
-    let targets = targets(base, supply, &Silent)?;
-    let served = on_each(&targets, &targets, |target, _| tuf::served::newest(target.files.as_ref(), root));
-    let all = targets.into_iter().zip(served);
-    Ok(all.map(|(target, served)| Shown { mirror: target.name.clone(), noted: target.state, served }).collect())
+pub fn shown(base: &Base, root: &[u8]) -> Result<Vec<Shown>, HomeError> {
+    let all: Vec<_> = all_served(base)?.into_iter().filter(|served| !served.by_courier()).collect();
+    let served = on_each(&all, &all, |mirror, _| tuf::served::newest(mirror.files.as_ref(), root));
+    let shown = all.into_iter().zip(served);
+    Ok(shown.map(|(mirror, served)| Shown { mirror: mirror.name.clone(), noted: mirror.state, served }).collect())
 }
 
 /// Refuses to go on where a mirror knows more than this home: it was restored

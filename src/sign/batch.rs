@@ -23,8 +23,8 @@ use crate::key::Secrets;
 use crate::key::Signer;
 use crate::key::SoftwareKey;
 use crate::key::ToSign;
-use crate::key::piv;
 use crate::key::piv::TokenName;
+use crate::key::piv::Tokens;
 use crate::key::piv::Wanted;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
@@ -79,7 +79,7 @@ impl<'a> Batch<'a> {
         plan: &Plan,
         role: &Draft,
         (stage, signing): (&Path, &Path),
-        person: &'a dyn Secrets,
+        tokens: &Tokens<'a>,
     ) -> Result<Self, SignError> {
         let mut missing = Vec::new();
         if !stage.join(release::claim_file(&plan.starter)).exists() {
@@ -93,17 +93,17 @@ impl<'a> Batch<'a> {
         let unsigned = plan.openpgp.iter().filter(|(_, holder, _)| !checksums_signature(signing, holder).exists());
         missing.extend(unsigned.map(|(name, ..)| name));
         missing.push(&plan.online);
-        Self::open_keys(home, missing, person)
+        Self::open_keys(home, missing, tokens)
     }
 
-    /// Opens keys by name.
+    /// Opens keys by name; `tokens` may be open, and stay so.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn open_keys<'n>(
         home: &Home,
         names: impl IntoIterator<Item = &'n KeyName>,
-        person: &'a dyn Secrets,
+        tokens: &Tokens<'a>,
     ) -> Result<Self, SignError> {
         home.terminal.check_tokens(&home.policy)?;
         let mut batch = Self::default();
@@ -125,11 +125,11 @@ impl<'a> Batch<'a> {
             }
         }
         // All tokens before anything else: whoever has to look for one has typed nothing yet.
-        for key in piv::open(&wanted, person)? {
+        for key in tokens.open(&wanted)? {
             batch.add(key);
         }
         for (name, path) in files {
-            batch.add(open_software(home, name, path, person)?);
+            batch.add(open_software(home, name, path, tokens.person())?);
         }
         Ok(batch)
     }

@@ -15,10 +15,10 @@ use std::path::PathBuf;
 use super::KeyFault;
 use super::Request;
 use super::SourceError;
+use crate::key::ssh::HostKey;
 use crate::manifest::names::one_line;
 use crate::manifest::names::quoted;
-use crate::policy::HostKey;
-use crate::policy::KeyPlace;
+use crate::policy::KeyFile;
 use crate::policy::Location;
 use crate::policy::Remote;
 use crate::policy::Scheme;
@@ -148,11 +148,12 @@ impl Route {
         let missing = |what| SourceError::Unpinned { host: remote.host.to_string(), what };
         let host = host.ok_or_else(|| missing("host-key"))?;
         let host_key = host.host_key.as_ref().ok_or_else(|| missing("host-key"))?;
-        let KeyPlace::File(key) = host.key.as_ref().ok_or_else(|| missing("key"))?;
+        let KeyFile(key) = host.key.as_ref().ok_or_else(|| missing("key"))?;
         let key = request.base.join(key);
         check_key(&key, progress)?;
         let failed = |source: io::Error| SourceError::Io { path: folder.to_owned(), source };
-        fs::write(folder.join(ssh::KNOWN_HOSTS), format!("{} {}\n", remote.host, host_key.as_str())).map_err(failed)?;
+        fs::write(folder.join(ssh::KNOWN_HOSTS), format!("{} {}\n", remote.host, host_key.to_line()))
+            .map_err(failed)?;
         // A name of ours, so that no path needs the quoting of ssh_config(5).
         symlink(&key, folder.join(IDENTITY)).map_err(failed)?;
         let names: Vec<(String, &[IpAddr])> = if host.address.is_empty() {

@@ -18,7 +18,8 @@ use super::Request;
 use super::SourceError;
 use super::git::Git;
 use super::refs;
-use crate::manifest::Sha256;
+use crate::key::ssh;
+use crate::key::ssh::Reader;
 use crate::manifest::Tag;
 use crate::manifest::claim::GitId;
 use crate::openpgp;
@@ -355,21 +356,22 @@ impl SshSignature {
         let text = std::str::from_utf8(armored).ok()?;
         let body = text.strip_prefix(SSH_BEGIN)?.strip_prefix('\n')?.trim_end_matches('\n').strip_suffix(SSH_END)?;
         let blob = STANDARD.decode(body.split('\n').collect::<String>()).ok()?;
-        let rest = blob.strip_prefix(b"SSHSIG")?.get(4..)?;
-        let key = string(rest)?.to_vec();
-        string(&key)?;
+        let mut reader = Reader(blob.strip_prefix(b"SSHSIG")?);
+        reader.number()?;
+        let key = reader.string()?.to_vec();
+        Reader(&key).string()?;
         Some(Self { blob, key })
     }
 
     /// The fingerprint of the key, as `ssh-keygen -l` prints it.
     pub fn fingerprint(&self) -> String {
-        format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::of(&self.key).as_bytes()))
+        ssh::fingerprint(&self.key)
     }
 
     /// Whether the key stands in a certificate, whose fingerprint is another
     /// one than the key's.
     fn by_certificate(&self) -> bool {
-        string(&self.key).is_none_or(|kind| kind.ends_with(b"-cert-v01@openssh.com"))
+        Reader(&self.key).string().is_none_or(|kind| kind.ends_with(b"-cert-v01@openssh.com"))
     }
 
     /// The signature in armor, as ssh-keygen writes it.
@@ -383,10 +385,4 @@ impl SshSignature {
         out.push(b'\n');
         out
     }
-}
-
-/// The string at the beginning: its length in four bytes, then its bytes.
-fn string(bytes: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }

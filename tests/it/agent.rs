@@ -307,7 +307,7 @@ impl Login {
     fn bind_with(&self, session: &[u8], forwarded: u8) -> Vec<u8> {
         let signature = self.host.sign("the session", ToSign::Message(session)).unwrap();
         let signature = [string(b"ssh-ed25519"), string(&signature)].concat();
-        let parts = [string(b"session-bind@openssh.com"), string(&self.allowed.host_key.blob()), string(session)];
+        let parts = [string(b"session-bind@openssh.com"), string(self.allowed.host_key.blob()), string(session)];
         [&[27][..], &parts.concat(), &string(&signature), &[forwarded]].concat()
     }
 
@@ -326,7 +326,7 @@ impl Login {
             vec![1],
             string(b"ecdsa-sha2-nistp256"),
             string(&self.signer.public().ssh_blob()),
-            string(&self.allowed.host_key.blob()),
+            string(self.allowed.host_key.blob()),
         ]
     }
 
@@ -400,9 +400,9 @@ fn every_field_of_a_login_is_checked() {
         (5, vec![0], "no login"),
         (6, string(b"ssh-ed25519"), "no login"),
         (7, string(&other.signer.public().ssh_blob()), "no login"),
-        (8, string(&other.allowed.host_key.blob()), "no login"),
+        (8, string(other.allowed.host_key.blob()), "no login"),
         (8, Vec::new(), "no login"),
-        (8, [string(&login.allowed.host_key.blob()), vec![0]].concat(), "no login"),
+        (8, [string(login.allowed.host_key.blob()), vec![0]].concat(), "no login"),
     ] {
         let mut parts = login.parts();
         parts[part] = with;

@@ -6,11 +6,19 @@ use std::os::unix::fs::symlink;
 use jiff::Timestamp;
 use release::courier;
 use release::home::Base;
+use release::key::KeyError;
+use release::key::Secrets;
+use release::key::piv::Secret;
+use release::key::piv::TokenName;
+use release::key::piv::Tokens;
+use release::manifest::Holder;
+use release::manifest::KeyName;
 use release::manifest::Sha256;
 use release::progress::Event;
 use release::progress::Progress;
 use serde_json::Value;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::courier::artifact;
 use crate::courier::export;
@@ -231,6 +239,29 @@ impl Progress for Meanwhile<'_> {
     }
 }
 
+/// Deploy keys are in files here: nobody is asked.
+impl Secrets for Meanwhile<'_> {
+    fn passphrase(&self, key: &KeyName, _: Option<&Holder>, _: bool) -> Result<Zeroizing<String>, KeyError> {
+        Err(KeyError::WrongPassphrase(key.clone()))
+    }
+
+    fn new_passphrase(&self, key: &KeyName, _: Option<&Holder>) -> Result<Zeroizing<String>, KeyError> {
+        Err(KeyError::WrongPassphrase(key.clone()))
+    }
+
+    fn pin(&self, token: &TokenName, _: Secret, _: u8) -> Result<Zeroizing<String>, KeyError> {
+        Err(KeyError::NoPin { token: token.clone(), reason: String::new() })
+    }
+
+    fn new_pin(&self, token: &TokenName, which: Secret) -> Result<Zeroizing<String>, KeyError> {
+        self.pin(token, which, 0)
+    }
+
+    fn last_try(&self, _: &TokenName, _: Secret) -> bool {
+        false
+    }
+}
+
 #[test]
 fn a_medium_that_changes_after_it_was_checked_gives_no_name_to_anything() {
     release::tuf::install_crypto();
@@ -248,7 +279,8 @@ fn a_medium_that_changes_after_it_was_checked_gives_no_name_to_anything() {
         let _ = fs::remove_dir_all(lab.path("stick"));
         export(&lab).exits(0);
         let (base, stick) = (Base::open(&lab.path("courier")).unwrap(), lab.path("stick"));
-        let pushed = courier::push::push(&base, &stick, &stick, Timestamp::now(), &Meanwhile(change), &|_, _| ());
+        let meanwhile = Meanwhile(change);
+        let pushed = courier::push::push(&base, &stick, &stick, Timestamp::now(), &Tokens::new(&meanwhile), &|_, _| ());
         for outcome in pushed.unwrap().outcomes {
             let error = outcome.result.unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

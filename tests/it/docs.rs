@@ -1,7 +1,8 @@
 //! Console blocks of the documents: each is run, and prints what it says.
 //!
 //! `[..]` stands for anything within a line, a line `...` for any lines. `? N`
-//! after a command is its exit code; without it the command succeeds.
+//! after a command is its exit code; without it the command succeeds. A command that
+//! ends in `\` goes on in the next line, behind `> `.
 
 use std::fs;
 
@@ -38,6 +39,13 @@ fn steps_with(document: &str, what: &str) -> Vec<Vec<Step>> {
             let line = line.get(indent..).unwrap_or_default();
             if let Some(command) = line.strip_prefix("$ ") {
                 steps.push(Step { command: command.to_owned(), code: 0, output: Vec::new() });
+                continue;
+            }
+            if let Some(step) = steps.last_mut().filter(|step| step.command.ends_with('\\'))
+                && let Some(more) = line.strip_prefix("> ")
+            {
+                step.command.push('\n');
+                step.command.push_str(more);
                 continue;
             }
             let step = steps.last_mut().unwrap_or_else(|| panic!("{document}: output before a command: {line}"));

@@ -236,10 +236,12 @@ fn carried(lab: &Lab) -> Vec<Vec<u8>> {
     vec![lab.read("stick/release-export.json"), lab.read("stick/1.publication.json"), receipt.to_vec()]
 }
 
-/// A terminal that fetches from a host.
+/// A terminal that fetches from a host, and publishes to another one.
 const REMOTE: &str = "version = 1\n[[source]]\nhost = \"git.kestrel.example\"\naddress = [\"192.0.2.1\", \"2001:db8::1\"]\n\
-    host-key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJtIPyzTVBdSN6mJxYqqOwQ0CNVa8GZfQhjWrYBjKzEo\"\n\
-    key = \"file:keys/git\"\nca = \"keys/git-ca.pem\"\n";
+    host-key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\"\n\
+    key = \"file:keys/git\"\nca = \"keys/git-ca.pem\"\n[mirror.eu1]\nurl = \"http://eu1.kestrel.example\"\n\
+    address = [\"192.0.2.2\"]\nhost-key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\"\n\
+    pool-key = \"token:15237801/9a\"\npointer-key = \"file:keys/pointer\"\n";
 
 const TOOLCHAIN: &[u8] = br#"version = 1
 [sandbox]

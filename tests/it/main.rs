@@ -18,6 +18,7 @@ mod carried;
 mod cli;
 mod courier;
 mod cut;
+mod deploy;
 mod docs;
 mod emulator;
 mod faults;

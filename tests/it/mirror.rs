@@ -567,20 +567,7 @@ fn catching_up_looks_at_every_file() {
 fn a_mirror_is_reached_through_another_machine_that_is_pinned_too() {
     let lab = ready();
     let mirror = Mirror::set_up(&lab, "eu1");
-    for name in ["jump.host", "home/keys/jump"] {
-        let keygen = ["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"];
-        run(program("ssh-keygen").args(keygen).arg(lab.path(name))).exits(0);
-    }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    mirror.as_root(&format!(
-        "useradd -r -s /usr/sbin/nologin jump; usermod -p '*' jump; cd /etc/ssh; cp {0}/jump.host {0}/jump.host.pub .; \
-         cp {0}/home/keys/jump.pub jump_keys; /usr/sbin/sshd -f /dev/null -o Port={port} -o ListenAddress=127.0.0.1 \
-         -o HostKey=/etc/ssh/jump.host -o AuthorizedKeysFile=/etc/ssh/jump_keys -o PidFile=none -o UsePAM=no \
-         -o PermitOpen=127.0.0.1:{1} -E /srv/jump.log",
-        lab.path("").display(),
-        mirror.ssh
-    ))
-    .exits(0);
+    let port = mirror.start_jump(&lab);
     let terminal = String::from_utf8(lab.read("home/terminal.toml")).unwrap();
     let host_key = |file: &str| String::from_utf8(lab.read(file)).unwrap().trim().to_owned();
     let jump = |host_key: &str| {
@@ -845,12 +832,13 @@ fn the_mirrors_of_a_terminal_are_listed() {
         ("eu2", "http://eu1.example", "ssh-rsa AAAA", "a host key is a type and base64"),
     ] {
         let add = ["mirror", "add", name, "--url", url, "--address", "192.0.2.1", "--host-key", key];
-        lab.runs(&add).exits(2).says(complaint).says("nothing was changed");
+        lab.runs(&[&add[..], &["--software-keys"]].concat()).exits(2).says(complaint).says("nothing was changed");
     }
     lab.copy("home/keys/mirror-eu1-pool", "home/keys/mirror-eu2-pointer");
     let add =
         ["mirror", "add", "eu2", "--url", "http://eu2.example", "--address", "192.0.2.1", "--host-key", &host_key];
-    lab.runs(&add).exits(1).says("hold the same key");
+    lab.runs(&add).exits(2).says("--token <SERIAL>");
+    lab.runs(&[&add[..], &["--software-keys"]].concat()).exits(1).says("hold the same key");
     assert_eq!(lab.read("home/terminal.toml"), terminal);
     lab.runs(&["mirror", "check", "here"]).exits(2).says("is the local folder");
     lab.runs(&["mirror", "layout", "us1"]).exits(2).says("terminal.toml has no mirror `us1`");

@@ -383,7 +383,7 @@ fn the_example_of_a_terminal_is_read() {
     for (from, to, why) in [
         ("forge.example.org", GIT_HOST, "`git.kestrel.example` stands here twice"),
         ("192.0.2.20", "forge", "invalid IP address"),
-        ("file:keys/git", "keys/git", "a key is named as `file:PATH`"),
+        ("file:keys/git", "keys/git", "this key is named as `file:PATH`"),
         ("ssh-ed25519 AAAA", "ssh-ed25519 BAAA", "a host key is a type and base64"),
         ("ca =", "cas =", "did you mean `ca`?"),
     ] {

@@ -69,6 +69,6 @@ fuzz_target!(|data: &[u8]| {
     assert!(asked.len() <= 1);
     for login in asked {
         let holds = |part: &[u8]| login.windows(part.len()).any(|window| window == part);
-        assert!(holds(b"rel-pool") && login.ends_with(&allowed.host_key.blob()), "{login:?}");
+        assert!(holds(b"rel-pool") && login.ends_with(allowed.host_key.blob()), "{login:?}");
     }
 });

@@ -25,6 +25,8 @@ pub use cut::Stop;
 pub use terminal::COPY;
 #[cfg(feature = "terminal")]
 use terminal::install;
+#[cfg(feature = "terminal")]
+pub(super) use terminal::with_publish_hint;
 
 /// The command could not do it: file missing, network down, build failed.
 pub const FAILED: u8 = 1;
@@ -116,6 +118,14 @@ impl CommandError {
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.causes.push(bounded(cause.into()));
+        self
+    }
+
+    /// Takes over the advice of another error, unless it is given already.
+    #[must_use]
+    pub fn hints_of(mut self, other: &Self) -> Self {
+        let new: Vec<String> = other.hints.iter().filter(|hint| !self.hints.contains(hint)).cloned().collect();
+        self.hints.extend(new);
         self
     }
 

@@ -17,6 +17,7 @@ use crate::home::HomeError;
 use crate::import::ImportError;
 use crate::init::InitError;
 use crate::key::KeyError;
+use crate::key::agent::Refusal;
 use crate::key::piv::Problem;
 use crate::key::piv::Secret;
 use crate::key::piv::TokenError;
@@ -141,7 +142,9 @@ pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> Comma
             result.hint("without PIN and PUK its keys are lost: take them out of the policy, and enrol another token")
         }
         Problem::NotTouched(_) => result.hint("touch it while it blinks, within 15 seconds"),
-        Problem::Signing { error: CardError::Removed, .. } => result.hint(format!("plug in token {serial} again")),
+        Problem::Signing { error: CardError::Removed, .. } | Problem::Card(CardError::Removed) => {
+            result.hint(format!("plug in token {serial} again"))
+        }
         _ => result,
     }
 }
@@ -338,17 +341,37 @@ impl From<CourierError> for CommandError {
 
 impl From<PublishError> for CommandError {
     fn from(error: PublishError) -> Self {
-        let result = Self::from_error(FAILED, &error);
         match error {
             PublishError::Home(error) => error.into(),
-            PublishError::OtherHost(_) => result.hint(
-                "if the operator of the mirror has given it a new host key, compare it over another channel, and \
-                 write it into terminal.toml",
-            ),
-            PublishError::Denied { .. } => result
-                .hint("have the operator of the mirror run scripts/mirror with what `release mirror layout` prints"),
-            _ => result,
+            error => with_publish_hint(Self::from_error(FAILED, &error), &error),
         }
+    }
+}
+
+/// What helps where a mirror could not be reached.
+pub fn with_publish_hint(result: CommandError, error: &PublishError) -> CommandError {
+    match error {
+        PublishError::Key(error) => match error.as_ref() {
+            KeyError::Token(error) => with_token_hint(result, error),
+            KeyError::NoTokenService(_) => no_token_service(result),
+            _ => result,
+        },
+        PublishError::NoKey(_) => result.hint_command(
+            "put the file back from a backup. If nobody made such a key, take the mirror out of terminal.toml, and add \
+             it by the command that is explained using:",
+            &["mirror", "add", "--help"],
+        ),
+        PublishError::NotSigned { refusal: Refusal::Key(_), .. } => {
+            result.hint("look whether the token with the deploy keys is plugged in")
+        }
+        PublishError::OtherHost(_) => result.hint(
+            "if the operator of the mirror has given it a new host key, compare it over another channel, and \
+             write it into terminal.toml",
+        ),
+        PublishError::Denied { .. } => {
+            result.hint("have the operator of the mirror run scripts/mirror with what `release mirror layout` prints")
+        }
+        _ => result,
     }
 }
 
@@ -407,6 +430,9 @@ impl From<EnrolError> for CommandError {
                     "no key was made. If nobody needs what is in this token, erase all its keys using:",
                     &lines,
                 )
+            }
+            EnrolError::SlotInUse { .. } => {
+                result.hint("no key was made; name a free slot, or none: one is chosen then")
             }
             EnrolError::Makers(_) => result.hint(
                 "no key was made; the makers of tokens publish the certificates of their roots: get them, compare \

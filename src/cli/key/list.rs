@@ -14,6 +14,7 @@ use crate::key::piv;
 use crate::key::piv::Secret;
 use crate::key::piv::Token;
 use crate::key::piv::TokenName;
+use crate::manifest::Holder;
 use crate::policy::Place;
 
 /// Show which key is where, and the tokens that are plugged in
@@ -57,20 +58,26 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         let holder = home.policy.owner_of(&name);
         let place = home.terminal.tokens.get(&name).map(toml::Spanned::get_ref);
         let (text, mut value) = match place {
-            Some(Place::Slot { serial, slot }) => {
-                let is_here = plugged.iter().any(|token| token.serial == *serial);
-                let token = TokenName { serial: *serial, holder: holder.clone() };
-                let here = if is_here { "" } else { ", not plugged in" };
-                let value = json!({ "serial": serial, "slot": slot, "plugged": is_here });
-                (format!("{token}, slot {slot}{here}"), value)
-            }
-            Some(Place::File(path)) => (format!("file {}", path.display()), json!({ "file": path })),
+            Some(place) => describe(place, holder.clone(), &plugged),
             None => ("not on this terminal".to_owned(), json!({})),
         };
         value["key"] = json!(name);
         value["holder"] = json!(holder);
         lines.push(format!("  {:<width$}  {text}", name.as_str()));
         keys.push(value);
+    }
+    let mut deploy: Vec<Value> = Vec::new();
+    let width = home.terminal.deploy_keys().map(|key| key.name.as_str().len()).max().unwrap_or(0);
+    lines.extend((width > 0).then(|| "\nDeploy keys".to_owned()));
+    for key in home.terminal.deploy_keys() {
+        let holder = match key.place {
+            Place::Slot { serial, .. } => home.terminal.holder_of(&home.policy, serial),
+            Place::File(_) => None,
+        };
+        let (text, mut value) = describe(&key.place, holder, &plugged);
+        value["key"] = json!(key.name);
+        lines.push(format!("  {:<width$}  {text}", key.name.as_str()));
+        deploy.push(value);
     }
     if ui.json {
         let tokens: Vec<Value> = plugged
@@ -80,11 +87,24 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
                 json!({ "serial": serial, "firmware": firmware, "pin_tries": pin, "puk_tries": puk })
             })
             .collect();
-        ui.data(&json!({ "version": 1, "tokens": tokens, "keys": keys }).to_string());
+        ui.data(&json!({ "version": 1, "tokens": tokens, "keys": keys, "deploy_keys": deploy }).to_string());
     } else {
         ui.data(&lines.join("\n"));
     }
     Ok(0)
+}
+
+/// Where a key is, for people and for machines.
+fn describe(place: &Place, holder: Option<Holder>, plugged: &[Plugged]) -> (String, Value) {
+    match place {
+        Place::Slot { serial, slot } => {
+            let is_here = plugged.iter().any(|token| token.serial == *serial);
+            let token = TokenName { serial: *serial, holder };
+            let here = if is_here { "" } else { ", not plugged in" };
+            (format!("{token}, slot {slot}{here}"), json!({ "serial": serial, "slot": slot, "plugged": is_here }))
+        }
+        Place::File(path) => (format!("file {}", path.display()), json!({ "file": path })),
+    }
 }
 
 fn look(mut token: Token) -> Plugged {

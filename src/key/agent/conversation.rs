@@ -254,7 +254,7 @@ impl<'a> Conversation<'a> {
         let is_whole = reader.byte() == Some(1)
             && reader.string() == Some(self.signer.public().ssh_kind().as_bytes())
             && reader.string() == Some(ours)
-            && reader.string() == Some(&self.allowed.host_key.blob())
+            && reader.string() == Some(self.allowed.host_key.blob())
             && reader.is_finished();
         if is_whole { Ok(()) } else { Err(MALFORMED) }
     }

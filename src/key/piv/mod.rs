@@ -12,6 +12,7 @@ mod reader;
 mod token;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -198,45 +199,95 @@ pub struct PivKey<'a> {
     person: &'a dyn Secrets,
 }
 
-/// Opens the tokens of all these keys: finds all of them, compares their public
-/// keys with the enrolled ones, and only then asks for the PIN of each, once.
-///
-/// # Errors
-/// A token is missing, holds other keys, or refuses its PIN; nobody gives one.
-pub fn open<'a>(wanted: &[Wanted<'_>], person: &'a dyn Secrets) -> Result<Vec<PivKey<'a>>, KeyError> {
-    if wanted.is_empty() {
-        return Ok(Vec::new());
+/// Tokens that are open, each once, for this program alone and with its PIN, until
+/// this is dropped or they are let go of.
+pub struct Tokens<'a> {
+    person: &'a dyn Secrets,
+    held: Mutex<BTreeMap<u32, Held>>,
+}
+
+/// An opened token, and the reader that it is in.
+struct Held {
+    reader: CString,
+    opened: Arc<Mutex<Opened>>,
+}
+
+impl<'a> Tokens<'a> {
+    /// No token is open yet. `person` is asked for PINs.
+    pub fn new(person: &'a dyn Secrets) -> Self {
+        Self { person, held: Mutex::default() }
     }
-    let mut names: BTreeMap<u32, &TokenName> = BTreeMap::new();
-    for key in wanted {
-        // The holder's name helps to find it; that of a machine's key does not.
-        let name = names.entry(key.token.serial).or_insert(&key.token);
-        if name.holder.is_none() {
-            *name = &key.token;
+
+    /// The person who is asked for secrets.
+    pub fn person(&self) -> &'a dyn Secrets {
+        self.person
+    }
+
+    /// Opens the tokens of all these keys, unless they are: finds all of them,
+    /// compares their public keys with the enrolled ones, and only then asks for the
+    /// PIN of each, once.
+    ///
+    /// # Errors
+    /// A token is missing, holds other keys, or refuses its PIN; nobody gives one.
+    pub fn open(&self, wanted: &[Wanted<'_>]) -> Result<Vec<PivKey<'a>>, KeyError> {
+        let mut names: BTreeMap<u32, &TokenName> = BTreeMap::new();
+        for key in wanted {
+            // The holder's name helps to find it; that of a machine's key does not.
+            let name = names.entry(key.token.serial).or_insert(&key.token);
+            if name.holder.is_none() {
+                *name = &key.token;
+            }
         }
+        let mut held = lock(&self.held);
+        find_missing(&mut held, &names)?;
+        let mut slots = Vec::new();
+        for key in wanted {
+            let name = names[&key.token.serial];
+            let mut opened = lock(&held[&key.token.serial].opened);
+            let (slot, public) = check(&mut opened.token, key).map_err(|problem| name.error(problem))?;
+            slots.push(Checked { name: key.name.clone(), token: (*name).clone(), slot: key.slot, key: slot, public });
+        }
+        for slot in slots.iter().filter(|slot| slot.key.pin != PinPolicy::Never) {
+            let Opened { token, pin } = &mut *lock(&held[&slot.token.serial].opened);
+            if pin.is_none() {
+                *pin = Some(unlock(token, &slot.token, self.person)?);
+            }
+        }
+        let opened = held.iter().map(|(serial, held)| (*serial, Arc::clone(&held.opened))).collect();
+        Ok(assemble(slots, &opened, self.person))
     }
-    let mut found = reader::open(|serial| names.contains_key(&serial)).map_err(KeyError::NoTokenService)?;
-    let mut tokens: BTreeMap<u32, Token> = BTreeMap::new();
-    for token in std::mem::take(&mut found.tokens) {
+
+    /// Lets go of all tokens but these, as soon as no key of theirs is used: they
+    /// forget the PIN.
+    pub fn keep(&self, is_needed: impl Fn(u32) -> bool) {
+        lock(&self.held).retain(|serial, _| is_needed(*serial));
+    }
+}
+
+/// Finds those of the tokens that are not held yet. All or none are kept.
+fn find_missing(held: &mut BTreeMap<u32, Held>, names: &BTreeMap<u32, &TokenName>) -> Result<(), KeyError> {
+    let wanted: Vec<u32> = names.keys().filter(|serial| !held.contains_key(serial)).copied().collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let readers: Vec<&CString> = held.values().map(|held| &held.reader).collect();
+    let is_wanted = |serial| wanted.contains(&serial);
+    let mut found = reader::open(&readers, is_wanted).map_err(KeyError::NoTokenService)?;
+    found.readers += readers.len();
+    found.others.extend(held.keys());
+    let mut new = BTreeMap::new();
+    for (reader, token) in std::mem::take(&mut found.tokens) {
         let serial = token.serial();
-        if tokens.insert(serial, token).is_some() {
+        let opened = Arc::new(Mutex::new(Opened { token, pin: None }));
+        if new.insert(serial, Held { reader, opened }).is_some() {
             return Err(names[&serial].error(Problem::Twice));
         }
     }
-    let mut slots = Vec::new();
-    for key in wanted {
-        let name = names[&key.token.serial];
-        let token = tokens.get_mut(&key.token.serial).ok_or_else(|| name.error(missing(&found)))?;
-        let (slot, public) = check(token, key).map_err(|problem| name.error(problem))?;
-        slots.push(Checked { name: key.name.clone(), token: (*name).clone(), slot: key.slot, key: slot, public });
+    if let Some(serial) = wanted.iter().find(|serial| !new.contains_key(serial)) {
+        return Err(names[serial].error(missing(&found)));
     }
-    let mut opened = BTreeMap::new();
-    for (serial, mut token) in tokens {
-        let needs_pin = slots.iter().any(|slot| slot.token.serial == serial && slot.key.pin != PinPolicy::Never);
-        let pin = if needs_pin { Some(unlock(&mut token, names[&serial], person)?) } else { None };
-        opened.insert(serial, Arc::new(Mutex::new(Opened { token, pin })));
-    }
-    Ok(assemble(slots, &opened, person))
+    held.append(&mut new);
+    Ok(())
 }
 
 /// A slot that holds the key which should be there.
@@ -294,9 +345,9 @@ pub fn opened<'a>(
 /// # Errors
 /// It is missing, or plugged in twice.
 pub fn find(name: &TokenName) -> Result<Token, KeyError> {
-    let mut found = reader::open(|serial| serial == name.serial).map_err(KeyError::NoTokenService)?;
+    let mut found = reader::open(&[], |serial| serial == name.serial).map_err(KeyError::NoTokenService)?;
     match (found.tokens.pop(), found.tokens.is_empty()) {
-        (Some(token), true) => Ok(token),
+        (Some((_, token)), true) => Ok(token),
         (Some(_), false) => Err(name.error(Problem::Twice)),
         (None, _) => Err(name.error(missing(&found))),
     }
@@ -307,7 +358,8 @@ pub fn find(name: &TokenName) -> Result<Token, KeyError> {
 /// # Errors
 /// The smart card service does not answer.
 pub fn all() -> Result<Vec<Token>, KeyError> {
-    Ok(reader::open(|_| true).map_err(KeyError::NoTokenService)?.tokens)
+    let found = reader::open(&[], |_| true).map_err(KeyError::NoTokenService)?;
+    Ok(found.tokens.into_iter().map(|(_, token)| token).collect())
 }
 
 impl TokenName {
@@ -382,13 +434,9 @@ pub fn unlock(token: &mut Token, name: &TokenName, person: &dyn Secrets) -> Resu
 }
 
 impl PivKey<'_> {
-    fn opened(&self) -> MutexGuard<'_, Opened> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Tells the person to touch the token, where it will wait for that.
     fn prompt(&self, what: &str) {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut touched = lock(&self.touched);
         let counts = |at: &Instant| self.touch == TouchPolicy::Cached && at.elapsed() < TOUCH_COUNTS;
         if self.touch == TouchPolicy::Never || touched.as_ref().is_some_and(counts) {
             return;
@@ -400,6 +448,10 @@ impl PivKey<'_> {
         let (token, left) = (self.token.to_string(), self.waiting.load(Ordering::Relaxed));
         self.person.event(Event::Touch { token: &token, what, left });
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Signer for PivKey<'_> {
@@ -418,7 +470,7 @@ impl Signer for PivKey<'_> {
             PublicKey::P256(_) => digest.as_slice(),
             PublicKey::Ed25519(_) => input.message(),
         };
-        let mut opened = self.opened();
+        let mut opened = lock(&self.opened);
         let Opened { token, pin } = &mut *opened;
         if let (PinPolicy::Always, Some(pin)) = (self.pin, pin) {
             // It counts for the one operation that follows.

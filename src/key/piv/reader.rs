@@ -14,8 +14,8 @@ use super::token::Token;
 /// What was found in the readers.
 #[derive(Default)]
 pub struct Found {
-    /// Opened tokens that were asked for.
-    pub tokens: Vec<Token>,
+    /// Opened tokens that were asked for, with the names of their readers.
+    pub tokens: Vec<(CString, Token)>,
     /// Serial numbers of others.
     pub others: Vec<u32>,
     /// Names of readers whose card another program keeps for itself.
@@ -26,20 +26,20 @@ pub struct Found {
     pub readers: usize,
 }
 
-/// Looks into every reader once, and keeps the tokens that are wanted open, for
-/// this program alone: while it has them, no other program can use a PIN that
-/// was given to them, or make them forget it.
+/// Looks into every reader once but those that are held already, and keeps the tokens
+/// that are wanted open, for this program alone: while it has them, no other program
+/// can use a PIN that was given to them, or make them forget it.
 ///
 /// # Errors
 /// The smart card service does not answer.
-pub fn open(is_wanted: impl Fn(u32) -> bool) -> Result<Found, Error> {
+pub fn open(held: &[&CString], is_wanted: impl Fn(u32) -> bool) -> Result<Found, Error> {
     let context = pcsc::Context::establish(pcsc::Scope::User)?;
     let names: Vec<CString> = match context.list_readers_owned() {
         Err(Error::NoReadersAvailable) => Vec::new(),
         names => names?,
     };
     let mut found = Found { readers: names.len(), ..Found::default() };
-    for name in names {
+    for name in names.into_iter().filter(|name| !held.contains(&name)) {
         let reader = name.to_string_lossy().into_owned();
         let card = match context.connect(&name, ShareMode::Exclusive, Protocols::T1) {
             Ok(card) => Connected { card: Some(card), end: Disposition::LeaveCard },
@@ -54,7 +54,7 @@ pub fn open(is_wanted: impl Fn(u32) -> bool) -> Result<Found, Error> {
             }
         };
         match Token::begin(Box::new(card)) {
-            Ok(token) if is_wanted(token.serial()) => found.tokens.push(token),
+            Ok(token) if is_wanted(token.serial()) => found.tokens.push((name, token)),
             Ok(token) => found.others.push(token.serial()),
             Err(error) => found.strange.push((reader, error)),
         }

@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use super::Account;
 use crate::home::Base;
-use crate::policy::HostKey;
+use crate::key::agent::Agent;
+use crate::key::ssh::HostKey;
 use crate::policy::Jump;
-use crate::policy::KeyPlace;
 use crate::policy::SftpEntry;
 use crate::process::Conversation;
 use crate::process::Program;
@@ -35,6 +35,15 @@ const EVERYWHERE: &str = "    HostKeyAlgorithms ssh-ed25519
     ExitOnForwardFailure yes
 ";
 
+/// How ssh proves that it may log in to an account.
+#[derive(Clone, Copy)]
+pub(super) enum Login<'a> {
+    /// With the key in a file.
+    File(&'a Path),
+    /// With the one key of an agent of ours.
+    Agent(&'a Agent),
+}
+
 /// Starts `ssh` for an account of a mirror at an address. The folder holds what
 /// it reads and must live as long as it runs.
 ///
@@ -45,13 +54,14 @@ pub(super) fn start(
     entry: &SftpEntry,
     account: Account,
     address: IpAddr,
+    login: Login<'_>,
     progress: &dyn Progress,
 ) -> Result<(Conversation, TempDir), PublishError> {
     let known = Program::new("ssh").args(["-Q", "kex"]).run(progress)?;
     let known = String::from_utf8_lossy(&known);
     let kex: Vec<&str> = KEX.into_iter().filter(|name| known.lines().any(|line| line == *name)).collect();
     let folder = tempfile::tempdir().map_err(|error| PublishError::io(&std::env::temp_dir(), error))?;
-    fill(base, entry, account, address, &kex.join(","), folder.path())?;
+    fill(base, entry, account, address, login, &kex.join(","), folder.path())?;
     // All paths are relative to its folder: ssh expands characters in others.
     let ssh = Program::new("ssh").args(["-F", "config", "-s", "mirror", "sftp"]).current_dir(folder.path());
     Ok((ssh.talk(progress)?, folder))
@@ -62,42 +72,46 @@ fn fill(
     entry: &SftpEntry,
     account: Account,
     address: IpAddr,
+    login: Login<'_>,
     kex: &str,
     folder: &Path,
 ) -> Result<(), PublishError> {
     let account_name = account.to_string();
-    let mut hosts = vec![Host {
-        alias: "mirror",
-        address,
-        port: entry.port,
-        user: &account_name,
-        pinned: &entry.host_key,
-        key: account.key(entry),
-    }];
-    if let Some(jump) = &entry.jump {
-        let Jump { address, port, user, host_key, key } = jump;
-        hosts.push(Host { alias: "jump", address: *address, port: *port, user, pinned: host_key, key });
+    let mut hosts =
+        vec![Host { alias: "mirror", address, port: entry.port, user: &account_name, pinned: &entry.host_key, login }];
+    let jump_key = entry.jump.as_ref().map(|jump| base.resolve(&jump.key.0));
+    if let (Some(jump), Some(key)) = (&entry.jump, &jump_key) {
+        let Jump { address, port, user, host_key, .. } = jump;
+        let login = Login::File(key);
+        hosts.push(Host { alias: "jump", address: *address, port: *port, user, pinned: host_key, login });
     }
     let mut config = String::new();
     let mut known_hosts = String::new();
     for host in &hosts {
-        let Host { alias, address, port, user, pinned, key } = host;
-        let KeyPlace::File(path) = key;
-        let path = base.resolve(path);
-        // ssh would go on without it, and be refused for another reason.
-        fs::File::open(&path).map_err(|error| PublishError::io(&path, error))?;
-        let link = folder.join(format!("{alias}.key"));
-        symlink(&path, &link).map_err(|error| PublishError::io(&link, error))?;
+        let Host { alias, address, port, user, pinned, login } = host;
         // Writing to a string does not fail.
         let _ = write!(
             config,
-            "Host {alias}\n    HostName {address}\n    Port {port}\n    User {user}\n    HostKeyAlias {alias}\n    \
-             IdentityFile {alias}.key\n"
+            "Host {alias}\n    HostName {address}\n    Port {port}\n    User {user}\n    HostKeyAlias {alias}\n"
         );
+        match login {
+            Login::File(path) => {
+                // ssh would go on without it, and be refused for another reason.
+                fs::File::open(path).map_err(|error| PublishError::io(path, error))?;
+                let link = folder.join(format!("{alias}.key"));
+                symlink(path, &link).map_err(|error| PublishError::io(&link, error))?;
+                let _ = writeln!(config, "    IdentityFile {alias}.key");
+            }
+            // Before what is said of every host, since the first word counts.
+            Login::Agent(agent) => {
+                let (socket, key) = (agent.socket(), agent.key_file());
+                let _ = writeln!(config, "    IdentityAgent {}\n    IdentityFile {}", socket.display(), key.display());
+            }
+        }
         if *alias == "mirror" && hosts.len() > 1 {
             config.push_str("    ProxyJump jump\n");
         }
-        let _ = writeln!(known_hosts, "{alias} {}", pinned.as_str());
+        let _ = writeln!(known_hosts, "{alias} {}", pinned.to_line());
     }
     let _ = writeln!(config, "Host *\n{}{EVERYWHERE}    KexAlgorithms {kex}", ssh::SETTINGS);
     for (name, text) in [("config", config), (ssh::KNOWN_HOSTS, known_hosts)] {
@@ -114,5 +128,5 @@ struct Host<'a> {
     port: u16,
     user: &'a str,
     pinned: &'a HostKey,
-    key: &'a KeyPlace,
+    login: Login<'a>,
 }

@@ -1,16 +1,19 @@
 //! Deploy keys, and whether a mirror can be pushed to with them, without pushing
 //! anything.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::Account;
 use super::INCOMING;
+use super::deploy;
+use super::deploy::DeployKeys;
 use super::session;
 use super::staging;
 use crate::home::Base;
 use crate::home::atomic;
-use crate::policy::KeyPlace;
+use crate::policy::DeployKey;
 use crate::policy::MirrorEntry;
+use crate::policy::Place;
 use crate::policy::SftpEntry;
 use crate::process::Program;
 use crate::progress::Progress;
@@ -33,13 +36,12 @@ pub struct Checked {
 /// # Errors
 /// It cannot be pushed to.
 pub fn check<'a>(
-    base: &Base,
+    keys: &DeployKeys<'_>,
     entry: &SftpEntry,
     account: Account,
     folders: impl Iterator<Item = &'a str>,
-    progress: &dyn Progress,
 ) -> Result<Checked, PublishError> {
-    session::with(base, entry, account, progress, async |session| {
+    session::with(keys, entry, account, async |session| {
         let mut missing = Vec::new();
         for folder in folders {
             if !session.look(&format!("/pub/{folder}")).await?.is_some_and(session::Found::is_folder) {
@@ -60,35 +62,39 @@ pub fn deploy_keys(
     entry: &SftpEntry,
     progress: &dyn Progress,
 ) -> Result<[(Account, String); 2], PublishError> {
-    let mut all: Vec<(PathBuf, String)> = Vec::new();
+    let mut all: Vec<(String, String)> = Vec::new();
     for other in base.terminal.mirrors.values() {
         let MirrorEntry::Sftp(other) = other else { continue };
-        let jump = other.jump.as_ref().map(|jump| &jump.key);
-        for KeyPlace::File(path) in [&other.pool_key, &other.pointer_key].into_iter().chain(jump) {
-            let public = public_half(base, path, progress)?;
+        let jump = other.jump.as_ref().map(|jump| {
+            let place = Place::File(jump.key.0.clone());
+            Ok((place.to_string(), of_file(base, &jump.key.0, progress)?))
+        });
+        let own = [&other.pool_key, &other.pointer_key];
+        let own = own.map(|key| Ok::<_, PublishError>((key.place.to_string(), of_key(base, key, progress)?)));
+        for key in own.into_iter().chain(jump) {
+            let (place, public) = key?;
             if let Some((first, _)) = all.iter().find(|(_, known)| *known == public) {
-                let (first, second) = (first.display().to_string(), path.display().to_string());
-                return Err(PublishError::SharedKey { first, second });
+                return Err(PublishError::SharedKey { first: first.clone(), second: place });
             }
-            all.push((path.clone(), public));
+            all.push((place, public));
         }
     }
     let public = |account: Account| {
-        let KeyPlace::File(path) = account.key(entry);
-        let (_, public) = all.iter().find(|(known, _)| known == path).cloned().unwrap_or_default();
+        let place = account.key(entry).place.to_string();
+        let (_, public) = all.iter().find(|(known, _)| *known == place).cloned().unwrap_or_default();
         (account, public)
     };
     Ok([public(Account::Pool), public(Account::Pointer)])
 }
 
-/// Makes deploy keys where their files are missing: each account of each mirror
+/// Makes deploy keys in files where they are missing: each account of each mirror
 /// has one of its own.
 ///
 /// # Errors
 /// They cannot be made.
 pub fn make_deploy_keys(base: &Base, entry: &SftpEntry, progress: &dyn Progress) -> Result<(), PublishError> {
     for account in [Account::Pool, Account::Pointer] {
-        let KeyPlace::File(path) = account.key(entry);
+        let Place::File(path) = &account.key(entry).place else { continue };
         let path = base.resolve(path);
         if let Some(folder) = path.parent() {
             atomic::make_folder(folder)?;
@@ -101,8 +107,15 @@ pub fn make_deploy_keys(base: &Base, entry: &SftpEntry, progress: &dyn Progress)
     Ok(())
 }
 
+fn of_key(base: &Base, key: &DeployKey, progress: &dyn Progress) -> Result<String, PublishError> {
+    match &key.place {
+        Place::File(path) => of_file(base, path, progress),
+        Place::Slot { .. } => Ok(deploy::public_half(base, key)?.to_authorized_key()),
+    }
+}
+
 /// The public half of a private key, without its comment.
-fn public_half(base: &Base, path: &std::path::Path, progress: &dyn Progress) -> Result<String, PublishError> {
+fn of_file(base: &Base, path: &Path, progress: &dyn Progress) -> Result<String, PublishError> {
     let path = base.resolve(path);
     std::fs::File::open(&path).map_err(|error| PublishError::io(&path, error))?;
     // Without a passphrase, as a push needs it: there is nobody to ask.

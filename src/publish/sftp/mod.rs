@@ -7,6 +7,7 @@
 //! see is read back over http.
 
 mod config;
+mod deploy;
 mod enroll;
 mod session;
 
@@ -19,6 +20,7 @@ use futures_util::StreamExt;
 use futures_util::TryStreamExt;
 use futures_util::stream;
 
+pub use self::deploy::DeployKeys;
 pub use self::enroll::Checked;
 pub use self::enroll::check;
 pub use self::enroll::deploy_keys;
@@ -32,15 +34,13 @@ use super::Supply;
 use super::TIMESTAMP;
 use super::Work;
 use crate::home;
-use crate::home::Base;
 use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::parallel;
-use crate::policy::KeyPlace;
+use crate::policy::DeployKey;
 use crate::policy::SftpEntry;
-use crate::progress::Progress;
 use crate::transport::Files;
 
 /// How often a file is uploaded again that the mirror's timer took away before
@@ -69,7 +69,7 @@ impl Account {
         }
     }
 
-    fn key(self, entry: &SftpEntry) -> &KeyPlace {
+    fn key(self, entry: &SftpEntry) -> &DeployKey {
         match self {
             Self::Pool => &entry.pool_key,
             Self::Pointer => &entry.pointer_key,
@@ -88,11 +88,10 @@ impl fmt::Display for Account {
 
 /// A mirror behind SSH.
 pub(super) struct Mirror<'h> {
-    base: &'h Base,
+    keys: &'h DeployKeys<'h>,
     supply: &'h dyn Supply,
     entry: &'h SftpEntry,
     files: Arc<dyn Files>,
-    progress: &'h dyn Progress,
 }
 
 /// What lacks some of its names on the mirror.
@@ -107,13 +106,12 @@ struct Missing<'w> {
 
 impl<'h> Mirror<'h> {
     pub(super) fn new(
-        base: &'h Base,
+        keys: &'h DeployKeys<'h>,
         supply: &'h dyn Supply,
         entry: &'h SftpEntry,
         files: Arc<dyn Files>,
-        progress: &'h dyn Progress,
     ) -> Self {
-        Self { base, supply, entry, files, progress }
+        Self { keys, supply, entry, files }
     }
 
     fn with<T>(
@@ -121,7 +119,7 @@ impl<'h> Mirror<'h> {
         account: Account,
         work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
     ) -> Result<T, PublishError> {
-        session::with(self.base, self.entry, account, self.progress, work)
+        session::with(self.keys, self.entry, account, work)
     }
 
     /// What readers get under a name; `None` if there is nothing.
@@ -157,6 +155,13 @@ impl<'h> Mirror<'h> {
 }
 
 impl super::Mirror for Mirror<'_> {
+    fn unlock(&self) -> Result<(), PublishError> {
+        for account in [Account::Pool, Account::Pointer] {
+            self.keys.open(account.key(self.entry))?;
+        }
+        Ok(())
+    }
+
     fn push_content(&self, work: &Work, advanced: &(dyn Fn(u64) + Sync)) -> Result<usize, PublishError> {
         let content = &work.new.content;
         if content.is_empty() {

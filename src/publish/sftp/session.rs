@@ -29,12 +29,15 @@ use tokio::time::timeout;
 
 use super::Account;
 use super::config;
-use crate::home::Base;
+use super::config::Login;
+use super::deploy::DeployKeys;
+use super::deploy::Opened;
+use crate::key::agent;
+use crate::key::agent::Allowed;
 use crate::manifest::Entry;
 use crate::manifest::Sha256;
 use crate::policy::SftpEntry;
 use crate::process::Conversation;
-use crate::progress::Progress;
 use crate::publish::Content;
 use crate::publish::Listed;
 use crate::publish::PublishError;
@@ -101,15 +104,33 @@ impl Found {
 #[derive(Debug)]
 pub(super) struct StageAgain(pub PublishError);
 
-/// Opens a session at the first address that answers, and does some work.
+/// Opens a session at the first address that answers, and does some work. Where the
+/// key is in a token, ssh may use it for this account of this server, once for each
+/// address, and nobody may use it afterwards.
 ///
 /// # Errors
-/// No session could be opened; what the work gives.
+/// The key cannot be used; no session could be opened; what the work gives.
 pub(super) fn with<T>(
-    base: &Base,
+    keys: &DeployKeys<'_>,
     entry: &SftpEntry,
     account: Account,
-    progress: &dyn Progress,
+    work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
+) -> Result<T, PublishError> {
+    match keys.open(account.key(entry))? {
+        Opened::File(path) => connect(keys, entry, account, Login::File(&path), work),
+        Opened::Token(signer) => {
+            let logins = u32::try_from(entry.addresses.len()).unwrap_or(1);
+            let allowed = Allowed { user: account.to_string(), host_key: entry.host_key.clone(), logins };
+            agent::serve(signer.as_ref(), &allowed, |agent| connect(keys, entry, account, Login::Agent(agent), work))?
+        }
+    }
+}
+
+fn connect<T>(
+    keys: &DeployKeys<'_>,
+    entry: &SftpEntry,
+    account: Account,
+    login: Login<'_>,
     work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
 ) -> Result<T, PublishError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -119,14 +140,14 @@ pub(super) fn with<T>(
         .map_err(|error| PublishError::io(Path::new("/dev/null"), error))?;
     let mut failed = None;
     for address in &entry.addresses {
-        let (mut ssh, folder) = config::start(base, entry, account, *address, progress)?;
+        let (mut ssh, folder) = config::start(keys.base(), entry, account, *address, login, keys.progress())?;
         match runtime.block_on(Session::open(&mut ssh, account, *address, entry.port)) {
             Ok(session) => {
                 let result = runtime.block_on(work(&session));
                 drop(session);
-                return explained(result, account, ssh, folder);
+                return explained(result, (account, login), ssh, folder);
             }
-            Err(error) => failed = explained::<()>(Err(error), account, ssh, folder).err(),
+            Err(error) => failed = explained::<()>(Err(error), (account, login), ssh, folder).err(),
         }
     }
     // There is at least one address (`policy::mirror`).
@@ -136,19 +157,25 @@ pub(super) fn with<T>(
 /// Says why a connection ended, as ssh knows it.
 fn explained<T>(
     result: Result<T, PublishError>,
-    account: Account,
+    (account, login): (Account, Login<'_>),
     ssh: Conversation,
     folder: TempDir,
 ) -> Result<T, PublishError> {
     let complaint = ssh.end();
     drop(folder);
+    // What the agent refused after this follows from it.
+    let refusal = match login {
+        Login::File(_) => None,
+        Login::Agent(agent) => agent.refusals().into_iter().next(),
+    };
     result.map_err(|error| match error {
         PublishError::Ended { address, .. } if complaint.contains("Host key verification failed") => {
             PublishError::OtherHost(address)
         }
-        PublishError::Ended { address, .. } if complaint.contains("Permission denied") => {
-            PublishError::Denied { address, account, complaint }
-        }
+        PublishError::Ended { address, .. } if complaint.contains("Permission denied") => match refusal {
+            Some(refusal) => PublishError::NotSigned { address, account, refusal },
+            None => PublishError::Denied { address, account, complaint },
+        },
         PublishError::Ended { address, .. } => PublishError::Ended { address, complaint },
         other => other,
     })

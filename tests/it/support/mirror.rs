@@ -61,21 +61,34 @@ fn keygen(path: &Path) -> String {
     public.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// The entry of a mirror in `terminal.toml`, with fresh keys, before there is
-/// such a machine. Gives its ports.
+/// The entry of a mirror in `terminal.toml`, with fresh keys in files, before there
+/// is such a machine. Gives its ports.
 pub fn enter(lab: &Lab, name: &str) -> (u16, u16) {
-    enter_in(lab, "home", name)
+    let (ports, add) = entry(lab, name);
+    let add: Vec<&str> = add.iter().map(String::as_str).chain(["--software-keys"]).collect();
+    lab.runs(&add).exits(0);
+    ports
 }
 
 /// The same in the folder of a courier.
 pub fn enter_in(lab: &Lab, home: &str, name: &str) -> (u16, u16) {
+    let (ports, add) = entry(lab, name);
+    let add: Vec<&str> = add.iter().map(String::as_str).chain(["--software-keys", "--home", home]).collect();
+    lab.runs(&add).exits(0);
+    ports
+}
+
+/// The ports of a mirror, and the command that enters it but for where its keys are.
+pub fn entry(lab: &Lab, name: &str) -> ((u16, u16), Vec<String>) {
     let (ssh, http) = (free_port(), free_port());
-    let host_key = keygen(&lab.path(&format!("{name}.host")));
+    let host = lab.path(&format!("{name}.host"));
+    let _ = fs::remove_file(&host);
+    let host_key = keygen(&host);
     // No DNS knows that host.
     let url = format!("http://{name}.invalid:{http}");
-    let add = ["mirror", "add", name, "--url", &url, "--address", "127.0.0.1", "--port", &ssh.to_string()];
-    lab.runs(&[&add[..], &["--host-key", &host_key, "--home", home]].concat()).exits(0);
-    (ssh, http)
+    let port = ssh.to_string();
+    let add = ["mirror", "add", name, "--url", &url, "--address", "127.0.0.1", "--port", &port, "--host-key"];
+    ((ssh, http), add.into_iter().chain([host_key.as_str()]).map(str::to_owned).collect())
 }
 
 impl Mirror {
@@ -130,6 +143,25 @@ impl Mirror {
         let mut command = program("nsenter");
         command.args(["--target", &self.init, "--mount", "--pid", "--wd=/", "bash", "-ec", script]);
         run(&mut command)
+    }
+
+    /// Starts the SSH server of a machine between, whose key is `jump.host`, and which
+    /// the key `home/keys/jump` opens. Gives its port.
+    pub fn start_jump(&self, lab: &Lab) -> u16 {
+        let port = free_port();
+        for name in ["jump.host", "home/keys/jump"] {
+            keygen(&lab.path(name));
+        }
+        self.as_root(&format!(
+            "useradd -r -s /usr/sbin/nologin jump; usermod -p '*' jump; cd /etc/ssh; cp {0}/jump.host {0}/jump.host.pub .; \
+             cp {0}/home/keys/jump.pub jump_keys; /usr/sbin/sshd -f /dev/null -o Port={port} \
+             -o ListenAddress=127.0.0.1 -o HostKey=/etc/ssh/jump.host -o AuthorizedKeysFile=/etc/ssh/jump_keys \
+             -o PidFile=none -o UsePAM=no -o PermitOpen=127.0.0.1:{1} -E /srv/jump.log",
+            lab.path("").display(),
+            self.ssh
+        ))
+        .exits(0);
+        port
     }
 
     /// What a reader types.

@@ -5,6 +5,8 @@
 //! `<key>.attestation.pem`. A run that was interrupted goes on: what a slot is for
 //! is noted before its key is made, and the public half appears last.
 
+mod deploy;
+
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -30,6 +32,7 @@ use crate::key::piv::Problem;
 use crate::key::piv::Secret;
 use crate::key::piv::Token;
 use crate::key::piv::TokenName;
+use crate::key::piv::Tokens;
 use crate::key::piv::apdu::CardError;
 use crate::key::piv::enrolment;
 use crate::key::piv::enrolment::Enrolment;
@@ -52,6 +55,9 @@ use crate::progress::Stage;
 use crate::repository::seal;
 use crate::sign::Batch;
 use crate::sign::SignError;
+
+pub use self::deploy::DeployRequest;
+pub use self::deploy::deploy_keys;
 
 /// What the file is called in which users read what is attested of a key.
 pub const ATTESTED: &str = "attested.json";
@@ -98,6 +104,16 @@ pub enum EnrolError {
     /// A slot holds a key that we have not made.
     #[error("{token} has a key in slot {slot} already, which no run of this made for {key}; it was not replaced")]
     Taken {
+        /// The token.
+        token: TokenName,
+        /// The slot.
+        slot: Slot,
+        /// The key that should be there.
+        key: KeyName,
+    },
+    /// A slot that a person has chosen holds another key.
+    #[error("{token} has a key in slot {slot} already, and {key} needs a slot of its own; it was not replaced")]
+    SlotInUse {
         /// The token.
         token: TokenName,
         /// The slot.
@@ -162,24 +178,15 @@ pub fn generate(request: &Request<'_>, person: &impl Secrets, now: Timestamp) ->
     }
     let name = TokenName { serial: request.serial, holder: request.holder.cloned() };
     person.event(Event::Begin { stage: Stage::Enrol, what: &name.to_string() });
-    let mut token = piv::find(&name)?;
-    let firmware = token.firmware();
-    if firmware < SOUND_FIRMWARE && !policy.insecure_weak_firmware {
-        return Err(EnrolError::WeakFirmware { token: name, firmware });
-    }
+    let mut token = find_sound(&name, policy.insecure_weak_firmware)?;
     let makers = read_makers(folder)?;
     let planned = plan(&new, &name, folder, &mut token, now)?;
     let pin = secure(&mut token, &name, person)?;
-    let evidence = Evidence::Secured { token: &name.to_string(), firmware: &firmware.to_string() };
-    person.event(Event::Done { stage: Stage::Enrol, evidence });
     let mut certificates = Vec::new();
     for (key, place) in new.iter().zip(planned) {
-        let (public, attestation) = make(&mut token, &name, folder, key, &place)?;
+        let (public, attestation) = make(&mut token, &name, folder, &key.public, &place)?;
         check_attestation(&policy, &makers, &public, &place, &attestation, now)?;
-        home::step("enrol.attested");
-        let (shown, slot, touch) = (key.name.as_str(), place.slot.to_string(), place.touch.to_string());
-        let evidence = Evidence::Generated { key: shown, slot: &slot, touch: &touch };
-        person.event(Event::Done { stage: Stage::Enrol, evidence });
+        tell(&place, person);
         match key.purpose {
             Purpose::OpenPgp => certificates.push((key, place)),
             _ => atomic::write(&folder.join(&key.public), public.to_pem().as_bytes())?,
@@ -192,6 +199,24 @@ pub fn generate(request: &Request<'_>, person: &impl Secrets, now: Timestamp) ->
         atomic::write(&folder.join(&key.public), &certificate.to_armor()?)?;
     }
     Ok(new.into_iter().map(|key| key.name).collect())
+}
+
+/// Finds a token whose keys cannot be read out of its chip.
+fn find_sound(name: &TokenName, allow_weak: bool) -> Result<Token, EnrolError> {
+    let token = piv::find(name)?;
+    let firmware = token.firmware();
+    if firmware < SOUND_FIRMWARE && !allow_weak {
+        return Err(EnrolError::WeakFirmware { token: name.clone(), firmware });
+    }
+    Ok(token)
+}
+
+/// Says that a key was made, and checked.
+fn tell(place: &Enrolment, person: &dyn Secrets) {
+    home::step("enrol.attested");
+    let (slot, touch) = (place.slot.to_string(), place.touch.to_string());
+    let evidence = Evidence::Generated { key: place.key.as_str(), slot: &slot, touch: &touch };
+    person.event(Event::Done { stage: Stage::Enrol, evidence });
 }
 
 /// The keys of a person whose public halves do not exist, in the order of their use.
@@ -286,6 +311,8 @@ fn secure(token: &mut Token, name: &TokenName, person: &dyn Secrets) -> Result<P
         CardError::Status(_) => EnrolError::UnknownManagement(name.clone()),
         error => fails(error).into(),
     })?;
+    let evidence = Evidence::Secured { token: &name.to_string(), firmware: &token.firmware().to_string() };
+    person.event(Event::Done { stage: Stage::Enrol, evidence });
     Ok(pin)
 }
 
@@ -304,16 +331,17 @@ fn replace_factory(
     Ok(new)
 }
 
-/// Makes one key, unless an earlier run has, and writes down what is public.
+/// Makes one key, unless an earlier run has, and writes down what is public but its
+/// public half, whose file is `public`.
 fn make(
     token: &mut Token,
     name: &TokenName,
     folder: &Path,
-    key: &New,
+    public: &str,
     place: &Enrolment,
 ) -> Result<(PublicKey, [Vec<u8>; 2]), EnrolError> {
     let fails = |error: CardError| name.error(Problem::Card(error));
-    let beside = |what: &str| folder.join(Policy::file_beside(&key.public, &key.name, what));
+    let beside = |what: &str| folder.join(Policy::file_beside(public, &place.key, what));
     // Noted before: what is in the slot afterwards is this key.
     atomic::write_json(&beside(PLACE), place)?;
     home::step("enrol.noted");
@@ -321,7 +349,7 @@ fn make(
     let public = match found.map(|slot| slot.public) {
         None => token.generate(place.slot, place.pin, place.touch).map_err(fails)?,
         Some(Some(public)) => public,
-        Some(None) => return Err(EnrolError::Taken { token: name.clone(), slot: place.slot, key: key.name.clone() }),
+        Some(None) => return Err(EnrolError::Taken { token: name.clone(), slot: place.slot, key: place.key.clone() }),
     };
     home::step("enrol.generated");
     // A key that was imported since the note has no attestation.
@@ -359,17 +387,29 @@ pub fn check_attestation(
     makers: &Makers,
     public: &PublicKey,
     place: &Enrolment,
-    [slot, issuer]: &[Vec<u8>; 2],
+    certificates: &[Vec<u8>; 2],
     now: Timestamp,
 ) -> Result<Attested, EnrolError> {
     let touch = policy.purpose_of(&place.key).map_or(TouchPolicy::Always, |purpose| usual(purpose).1);
+    check_attestation_of(policy.insecure_weak_firmware, makers, (public, touch), place, certificates, now)
+}
+
+/// The same for a key that should wait for such a touch.
+fn check_attestation_of(
+    allow_weak_firmware: bool,
+    makers: &Makers,
+    (public, touch): (&PublicKey, TouchPolicy),
+    place: &Enrolment,
+    [slot, issuer]: &[Vec<u8>; 2],
+    now: Timestamp,
+) -> Result<Attested, EnrolError> {
     let expected = Expected {
         key: public,
         serial: place.serial,
         slot: place.slot,
         pin_policy: PinPolicy::Once,
         touch_policy: touch,
-        allow_weak_firmware: policy.insecure_weak_firmware,
+        allow_weak_firmware,
     };
     attestation::verify(slot, issuer, makers, &expected, now)
         .map_err(|error| EnrolError::Attestation { key: place.key.clone(), error })
@@ -413,7 +453,7 @@ pub fn selftest(
     let tokens = home.terminal.tokens.iter();
     let names: Vec<&KeyName> = tokens.filter(|(_, place)| is_meant(place.get_ref())).map(|(name, _)| name).collect();
     let mut journal = home.journal()?;
-    let batch = Batch::open_keys(home, names.iter().copied(), person)?;
+    let batch = Batch::open_keys(home, names.iter().copied(), &Tokens::new(person))?;
     let mut took = Vec::new();
     for name in names {
         let mut random = [0; 32];
