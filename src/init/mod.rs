@@ -472,25 +472,31 @@ fn targets_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<(Draft, Nam
     let policy = &home.policy;
     let mut files = Vec::new();
     let mut targets = serde_json::Map::new();
-    let mut list = |target: &str, bytes: Vec<u8>| -> Result<(), InitError> {
+    let mut list = |target: &str, bytes: Vec<u8>, custom: Option<Value>| -> Result<(), InitError> {
         let sha256 = Sha256::of(&bytes);
-        targets.insert(target.to_owned(), json!({ "length": bytes.len(), "hashes": { "sha256": sha256 } }));
+        let mut entry = json!({ "length": bytes.len(), "hashes": { "sha256": sha256 } });
+        if let Some(custom) = custom {
+            entry["custom"] = custom;
+        }
+        targets.insert(target.to_owned(), entry);
         let (folder, file) = target.rsplit_once('/').unwrap_or_default();
         files.push((path(format!("targets/{folder}/{sha256}.{file}").parse())?, bytes));
         Ok(())
     };
-    list("policy/1/policy.toml", atomic::read(&home.folder().join("policy.toml"))?)?;
+    list("policy/1/policy.toml", atomic::read(&home.folder().join("policy.toml"))?, None)?;
     for (name, file) in policy.public_files() {
         let attested = home.resolve(Policy::file_beside(file, &name, ATTESTED));
         if let Some(bytes) = atomic::read_if_there(&attested)? {
-            list(&format!("keys/1/{name}.{ATTESTED}"), bytes)?;
+            // Users who have no more than a bundle see it as well.
+            let facts = crate::manifest::json::from_slice_strict(&bytes).map_err(DraftError::from)?;
+            list(&format!("keys/1/{name}.{ATTESTED}"), bytes, Some(json!({ tuf::policy::ATTESTED: facts })))?;
         }
     }
     let mut public = Vec::new();
     for (holder, file) in &policy.openpgp.holders {
         let bytes = atomic::read(&home.resolve(file.get_ref()))?;
         let certificate = Certificate::one(&bytes)?;
-        list(&format!("keys/1/{holder}.asc"), bytes)?;
+        list(&format!("keys/1/{holder}.asc"), bytes, None)?;
         public.push((path(format!("keys/{}.asc", certificate.fingerprint()).parse())?, certificate.to_armor()?));
         public.push((path(format!("keys/{}.gpg", certificate.fingerprint()).parse())?, certificate.to_binary()?));
     }

@@ -25,6 +25,7 @@ mod home;
 mod hostile;
 mod interop;
 mod invariants;
+mod keys;
 mod limits;
 mod lost;
 mod media;

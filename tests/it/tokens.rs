@@ -64,6 +64,17 @@ fn a_cut_by_two_of_three_people_with_tokens_is_verified_by_everybody() {
     let said = said.says("Touch token 20000004 to sign snapshot 2.").says("to sign manifest 1 of kestrel (");
     asked_as_little_as_can_be(&lab, &said);
     lab.lab.verify(&["mirror"]).exits(0).says("signed by alice, bob (2 of 3; 2 needed)").does_not_say("demonstration");
+    // Also who has no more than a bundle is told where the keys are.
+    let file = lab.lab.download("1.0", "kestrel-1.0");
+    lab.lab.verify(&[&file]).exits(0).says("keys        made in hardware, never exported, touch needed\n");
+    let json: serde_json::Value = serde_json::from_str(&lab.lab.verify(&["--json", &file]).exits(0).out).unwrap();
+    let keys = &json["files"][0]["keys"];
+    let expected = serde_json::json!({
+        "holder": "alice", "made_in_hardware": true, "never_exported": true, "pin": "once", "touch": "cached",
+        "firmware": "5.7.1", "form_factor": "USB-A keychain", "fips": false, "cspn": false, "token": 20_000_001,
+        "slot": "9c", "vouched_for_by": "CN=TEST ONLY attestation root",
+    });
+    assert_eq!((keys.as_array().unwrap().len(), &keys[0]), (2, &expected));
     interop::python_tuf_downloads(&lab.lab, &["1.0"]);
     interop::openpgp_accepts_the_checksums(&lab.lab);
 
