@@ -33,9 +33,15 @@ pub const IMPORT_STEPS: [&str; 2] = ["import.copied", "import.kept"];
 /// The steps of making a key in a token, in order.
 pub const ENROLMENT: [&str; 3] = ["enrol.noted", "enrol.generated", "enrol.attested"];
 
+/// The step of taking public files: one of them is kept.
+pub const PUBLIC_STEPS: [&str; 1] = ["public.kept"];
+
 /// Passes a step. Does nothing in release builds.
 pub fn step(name: &str) {
-    debug_assert!([&STEPS[..], &IMPORT_STEPS, &ENROLMENT].concat().contains(&name), "unknown step {name}");
+    debug_assert!(
+        [&STEPS[..], &IMPORT_STEPS, &ENROLMENT, &PUBLIC_STEPS].concat().contains(&name),
+        "unknown step {name}"
+    );
     #[cfg(debug_assertions)]
     fail_if_asked(name);
     #[cfg(not(debug_assertions))]

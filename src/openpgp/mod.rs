@@ -111,6 +111,44 @@ impl Certificate {
         mail.unwrap_or_else(|| self.fingerprint())
     }
 
+    /// Demands that there is nothing in it but a person's name and keys, all of them
+    /// good at `now`. What comes from outside could carry anything besides.
+    ///
+    /// # Errors
+    /// There is something else, or the keys are not bound to the name.
+    pub fn check_plain(&self, name: &str, now: Timestamp) -> Result<(), OpenPgpError> {
+        let refuse = |reason: &str| Err(OpenPgpError::Other(reason.to_owned()));
+        let cert = &self.0;
+        let names: Vec<_> = cert.userids().map(|user| user.userid().value().to_vec()).collect();
+        if names != [name.as_bytes()] {
+            return refuse("it is not for the holder's name, as the policy has that, and for no other");
+        }
+        if cert.user_attributes().count() + cert.unknowns().count() + cert.bad_signatures().count() > 0 {
+            return refuse("it holds other things than a name, keys and their signatures");
+        }
+        let foreign = |user: &sequoia::cert::amalgamation::UserIDAmalgamation<'_>| {
+            user.certifications().count() + user.other_revocations().count() > 0
+        };
+        if cert.userids().any(|user| foreign(&user)) {
+            return refuse("others have signed it");
+        }
+        let policy = StandardPolicy::new();
+        let valid = cert.with_policy(&policy, system_time(now))?;
+        if valid.alive().is_err() || !matches!(valid.revocation_status(), RevocationStatus::NotAsFarAsWeKnow) {
+            return refuse("it has expired or is revoked");
+        }
+        let all = cert.keys().count();
+        if valid.userids().count() != 1 || valid.keys().supported().alive().revoked(false).count() != all {
+            return refuse("not all of it is bound together by valid signatures");
+        }
+        Ok(())
+    }
+
+    /// When its primary key was made.
+    pub fn created(&self) -> Timestamp {
+        timestamp(self.0.primary_key().key().creation_time())
+    }
+
     /// The certificate in binary form.
     ///
     /// # Errors
@@ -129,9 +167,14 @@ impl Certificate {
         armored(armor::Kind::PublicKey, |writer| Ok(self.0.serialize(writer)?))
     }
 
-    /// The primary key, if it is of a kind that tokens make.
+    /// The primary key, if it is of a kind that we sign with.
     pub fn public_key(&self) -> Option<PublicKey> {
         match self.0.primary_key().key().mpis() {
+            mpi::PublicKey::EdDSA { curve: Curve::Ed25519, q } => {
+                // The point in its own form, after the byte 0x40.
+                let point: &[u8; 32] = q.value().strip_prefix(&[0x40])?.try_into().ok()?;
+                Some(PublicKey::Ed25519(Box::new(ed25519_dalek::VerifyingKey::from_bytes(point).ok()?)))
+            }
             mpi::PublicKey::ECDSA { curve: Curve::NistP256, q } => {
                 let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(q.value()).ok()?;
                 Some(PublicKey::P256(Box::new(key)))
@@ -282,6 +325,10 @@ fn armored(
 fn system_time(at: Timestamp) -> SystemTime {
     let seconds = u64::try_from(at.as_second()).unwrap_or(0);
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn timestamp(at: SystemTime) -> Timestamp {
+    Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn primary_key(public: &PublicKey, created: SystemTime) -> Result<Key<PublicParts, PrimaryRole>, OpenPgpError> {

@@ -438,7 +438,9 @@ fn keys_are_made_in_tokens_that_are_fit_for_it() {
     let secret = [5; 32];
     let imported = Key::import(Algorithm::P256, &secret, PinPolicy::Once, TouchPolicy::Cached).unwrap();
     bob.change(|state| drop(state.keys.insert(0x9c, imported)));
-    lab.generate(BOB).exits(1).says("token 20000002 of bob fails: it answers with status");
+    let said =
+        lab.generate(BOB).exits(REJECTED).says("token 20000002 of bob vouches for no key in slot 9c, where bob-");
+    said.says("it holds none, or one that was imported").says("do not use this token");
     assert!(!lab.lab.path("policy/keys/bob-release.pem").exists());
 }
 

@@ -12,6 +12,7 @@ use super::shell_path;
 use crate::abandon::AbandonError;
 use crate::cut::CutError;
 use crate::enrol::EnrolError;
+use crate::enrol::ImportPublicError;
 use crate::home::HomeError;
 use crate::import::ImportError;
 use crate::init::InitError;
@@ -346,7 +347,8 @@ impl From<EnrolError> for CommandError {
                 "no key was made; the makers of tokens publish the certificates of their roots: get them, compare \
                  them with those from another channel, and put them there as PEM files",
             ),
-            EnrolError::Attestation { .. } => {
+            EnrolError::NoKeys(_) => result.hint_command("see which key is in which token using:", &["key", "list"]),
+            EnrolError::Attestation { .. } | EnrolError::NotMadeThere { .. } | EnrolError::Changed { .. } => {
                 let mut result = result;
                 result.code = REJECTED;
                 result.hint("do not use this token: nobody can tell where such a key was made")
@@ -356,6 +358,26 @@ impl From<EnrolError> for CommandError {
                 result.hint_lines("no key was made. Take another token, or erase all keys of this one using:", &lines)
             }
             _ => result.hint(again),
+        }
+    }
+}
+
+impl From<ImportPublicError> for CommandError {
+    fn from(error: ImportPublicError) -> Self {
+        let nothing = "nothing was kept beside the policy";
+        match error {
+            ImportPublicError::Enrol(error) => error.into(),
+            ImportPublicError::Home(error) => {
+                Self::from(error).hint("what was kept is whole; when that is mended, run the same command again")
+            }
+            ImportPublicError::Read(error) => Self::from(error).hint(nothing),
+            ImportPublicError::Incomplete { .. } => Self::from_error(FAILED, &error)
+                .hint(format!("{nothing}; name all files of a key, as `release key generate` has made them")),
+            ImportPublicError::Other(_) => Self::from_error(REJECTED, &error).hint(format!(
+                "{nothing}. A key that is enrolled is never replaced: compare both with the person whose it is"
+            )),
+            error => Self::from_error(REJECTED, &error)
+                .hint(format!("{nothing}; ask the person whose files these are, not over the medium")),
         }
     }
 }
