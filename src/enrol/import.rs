@@ -24,6 +24,7 @@ use crate::manifest::FileName;
 use crate::manifest::KeyName;
 use crate::manifest::json;
 use crate::manifest::names::quoted;
+use crate::openpgp::Certificate;
 use crate::openpgp::OpenPgpError;
 use crate::policy::Policy;
 use crate::transport;
@@ -145,6 +146,10 @@ pub fn import(policy: &Path, files: &[PathBuf], now: Timestamp) -> Result<Vec<Ta
         for (path, bytes) in written(&policy, found, now)? {
             match atomic::read_if_there(&folder.join(&path))? {
                 Some(there) if there == bytes => {}
+                Some(there) if is_extended(found, &path, &there) => {
+                    is_new = true;
+                    kept.push((path, bytes));
+                }
                 Some(_) => return Err(ImportPublicError::Other(path)),
                 None => {
                     is_new = true;
@@ -204,6 +209,16 @@ fn read_offered(policy: &Policy, files: &[PathBuf]) -> Result<BTreeMap<String, V
     Ok(offered)
 }
 
+/// Whether a certificate is the one that is there, with a later end.
+fn is_extended(found: &PublicFiles, path: &str, there: &[u8]) -> bool {
+    let (Some(new), Ok(old)) = (&found.certificate, Certificate::one(there)) else {
+        return false;
+    };
+    path == found.file
+        && (new.fingerprint(), new.signing_key()) == (old.fingerprint(), old.signing_key())
+        && old.expires().is_some_and(|old| new.expires().is_none_or(|new| new > old))
+}
+
 /// A key counts once, and a token for one person.
 fn refuse_doubles<'a>(
     policy: &Policy,
@@ -241,8 +256,8 @@ fn written(policy: &Policy, found: &PublicFiles, now: Timestamp) -> Result<Vec<(
         None => found.key.to_pem().into_bytes(),
         Some(certificate) => {
             let refused = |error| ImportPublicError::Certificate { file: found.file.clone(), error };
-            let person = policy.owner_of(&found.name).and_then(|holder| policy.holders.get(&holder));
-            certificate.check_plain(person.map_or("", |person| person.as_str()), now).map_err(refused)?;
+            let name = policy.certificate_of(&found.name).map(|entry| policy.name_in(&entry)).unwrap_or_default();
+            certificate.check_plain(&name, now).map_err(refused)?;
             certificate.to_armor().map_err(refused)?
         }
     };

@@ -6,9 +6,11 @@
 //! is noted before its key is made, and the public half appears last.
 
 mod care;
+mod certificate;
 mod import;
 mod public;
 
+use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -20,6 +22,7 @@ use crate::home::atomic;
 use crate::key::KeyError;
 use crate::key::PublicKey;
 use crate::key::Secrets;
+use crate::key::Signer as _;
 use crate::key::attestation::AttestationError;
 use crate::key::attestation::SOUND_FIRMWARE;
 use crate::key::piv;
@@ -38,9 +41,12 @@ use crate::manifest::PinPolicy;
 use crate::manifest::Slot;
 use crate::manifest::TouchPolicy;
 use crate::openpgp;
+use crate::openpgp::NewKey;
 use crate::openpgp::OpenPgpError;
 use crate::policy::Policy;
 use crate::policy::Purpose;
+use crate::policy::SharedToken;
+use crate::policy::check_owners;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Stage;
@@ -49,6 +55,7 @@ use crate::repository::seal;
 pub use care::attest;
 pub use care::selftest;
 pub use care::unblock;
+pub use certificate::extend;
 pub use import::ImportPublicError;
 pub use import::Taken;
 pub use import::import;
@@ -71,10 +78,41 @@ pub const ATTESTATION: &str = "attestation.pem";
 pub struct Request<'a> {
     /// The policy; files that it names are made relative to it.
     pub policy: &'a Path,
-    /// The person, or nobody for the online key.
-    pub holder: Option<&'a Holder>,
+    /// Whose keys.
+    pub whose: Whose<'a>,
     /// The token's serial number.
     pub serial: u32,
+}
+
+/// Whose keys to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose<'a> {
+    /// A person's.
+    Person(&'a Holder),
+    /// The online key, which is nobody's.
+    Online,
+    /// Those of the archive's certificate, for apt.
+    Archive,
+}
+
+impl Whose<'_> {
+    /// The person, if it is one.
+    fn holder(self) -> Option<Holder> {
+        match self {
+            Self::Person(holder) => Some(holder.clone()),
+            Self::Online | Self::Archive => None,
+        }
+    }
+}
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Person(holder) => holder.fmt(f),
+            Self::Online => f.write_str("no machine"),
+            Self::Archive => f.write_str("the archive"),
+        }
+    }
 }
 
 /// Why keys were not made.
@@ -88,8 +126,11 @@ pub enum EnrolError {
     #[error("the policy has no holder `{0}`")]
     NoHolder(Holder),
     /// All public halves exist.
-    #[error("{} no key without a public half in the policy", .0.as_ref().map_or("no machine has".to_owned(), |holder| format!("{holder} has")))]
-    NothingToMake(Option<Holder>),
+    #[error("{0} has no key without a public half in the policy")]
+    NothingToMake(String),
+    /// The token holds keys of somebody else.
+    #[error("{0}; {1} was not changed")]
+    Shared(SharedToken, TokenName),
     /// Keys would be easy to steal.
     #[error(
         "{token} has firmware {firmware}, from which keys can be read by an attack on its chip; {SOUND_FIRMWARE} or later has not that fault"
@@ -190,14 +231,16 @@ pub fn read_policy(path: &Path) -> Result<(Policy, &Path), EnrolError> {
 /// The token is missing, too old, or holds other keys; a secret is wrong.
 pub fn generate(request: &Request<'_>, person: &impl Secrets, now: Timestamp) -> Result<Vec<KeyName>, EnrolError> {
     let (policy, folder) = read_policy(request.policy)?;
-    if let Some(holder) = request.holder.filter(|holder| !policy.holders.contains_key(*holder)) {
+    let holder = request.whose.holder();
+    if let Some(holder) = holder.as_ref().filter(|holder| !policy.holders.contains_key(*holder)) {
         return Err(EnrolError::NoHolder(holder.clone()));
     }
-    let new = new_keys(&policy, folder, request.holder);
+    let new = new_keys(&policy, folder, request.whose);
     if new.is_empty() {
-        return Err(EnrolError::NothingToMake(request.holder.cloned()));
+        return Err(EnrolError::NothingToMake(request.whose.to_string()));
     }
-    let name = TokenName { serial: request.serial, holder: request.holder.cloned() };
+    let name = TokenName { serial: request.serial, holder };
+    refuse_shared(&policy, folder, &new, &name)?;
     person.event(Event::Begin { stage: Stage::Enrol, what: &name.to_string() });
     let mut token = piv::find(&name)?;
     let firmware = token.firmware();
@@ -218,28 +261,54 @@ pub fn generate(request: &Request<'_>, person: &impl Secrets, now: Timestamp) ->
         let evidence = Evidence::Generated { key: shown, slot: &slot, touch: &touch };
         person.event(Event::Done { stage: Stage::Enrol, evidence });
         match key.purpose {
-            Purpose::OpenPgp => certificates.push((key, place)),
+            Purpose::OpenPgp | Purpose::Certify | Purpose::Archive => certificates.push((key, public, place)),
             _ => atomic::write(&folder.join(&key.public), public.to_pem().as_bytes())?,
         }
     }
-    // A person has one OpenPGP key.
-    if let (Some((key, place)), Some(holder)) = (certificates.pop(), request.holder) {
-        let signer = piv::opened(&key.name, &name, (token, pin), place.slot, person)?;
-        let certificate = openpgp::new_certificate(&signer, policy.holders[holder].as_str(), place.created)?;
-        atomic::write(&folder.join(&key.public), &certificate.to_armor()?)?;
+    // Both of them were just read from this token.
+    let slots: Vec<(&KeyName, Slot)> = certificates.iter().map(|(key, _, place)| (&key.name, place.slot)).collect();
+    let signers = piv::opened(&name, (token, pin), &slots, person)?;
+    for entry in policy.certificates() {
+        let made = |name: &KeyName| {
+            let (_, _, place) = certificates.iter().find(|(key, ..)| key.name == *name)?;
+            let signer = signers.iter().find(|signer| signer.name() == name)?;
+            Some(NewKey { signer, created: place.created })
+        };
+        if let (Some(primary), Some(signing)) = (made(&entry.primary), made(&entry.signing)) {
+            let expires = seal::expiry(now, policy.openpgp.expires.duration());
+            let certificate = openpgp::new_certificate(primary, signing, &policy.name_in(&entry), expires)?;
+            atomic::write(&folder.join(entry.file.get_ref()), &certificate.to_armor()?)?;
+        }
     }
     Ok(new.into_iter().map(|key| key.name).collect())
 }
 
 /// The keys of a person whose public halves do not exist, in the order of their use.
-fn new_keys(policy: &Policy, folder: &Path, holder: Option<&Holder>) -> Vec<New> {
+fn new_keys(policy: &Policy, folder: &Path, whose: Whose<'_>) -> Vec<New> {
+    let is_meant = |name: &KeyName| match whose {
+        Whose::Person(holder) => policy.owner_of(name).as_ref() == Some(holder),
+        Whose::Online => policy.purpose_of(name) == Some(Purpose::Online),
+        Whose::Archive => policy.purpose_of(name) == Some(Purpose::Archive),
+    };
     let mut new: Vec<New> = policy
         .public_files()
-        .filter(|(name, file)| policy.owner_of(name).as_ref() == holder && !folder.join(file).exists())
+        .filter(|(name, file)| is_meant(name) && !folder.join(file).exists())
         .filter_map(|(name, file)| Some(New { purpose: policy.purpose_of(&name)?, name, public: file.to_owned() }))
         .collect();
     new.sort_by_key(|key| key.purpose);
     new
+}
+
+/// Refuses a token in which somebody else has made keys.
+fn refuse_shared(policy: &Policy, folder: &Path, new: &[New], token: &TokenName) -> Result<(), EnrolError> {
+    let mut places: Vec<(KeyName, u32)> = new.iter().map(|key| (key.name.clone(), token.serial)).collect();
+    for (name, public) in policy.public_files() {
+        let path = folder.join(Policy::file_beside(public, &name, PLACE));
+        let noted = atomic::read_json::<Enrolment>(&path, enrolment::VERSION)?;
+        places.extend(noted.filter(|noted| noted.serial == token.serial).map(|noted| (name, noted.serial)));
+    }
+    let shared = check_owners(policy, places.iter().map(|(name, serial)| (name, *serial)));
+    shared.map_err(|shared| EnrolError::Shared(shared, token.clone()))
 }
 
 /// The usual slot of a purpose, and when a key of it waits for a touch.
@@ -251,6 +320,8 @@ fn usual(purpose: Purpose) -> (u8, TouchPolicy) {
         Purpose::Targets => (0x84, TouchPolicy::Always),
         Purpose::Root => (0x85, TouchPolicy::Always),
         Purpose::Online => (0x86, TouchPolicy::Cached),
+        Purpose::Certify => (0x87, TouchPolicy::Cached),
+        Purpose::Archive => (0x83, TouchPolicy::Always),
     }
 }
 

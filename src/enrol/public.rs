@@ -24,7 +24,6 @@ use crate::manifest::PinPolicy;
 use crate::manifest::TouchPolicy;
 use crate::openpgp::Certificate;
 use crate::policy::Policy;
-use crate::policy::Purpose;
 
 /// What is public about a key.
 #[derive(Debug)]
@@ -56,12 +55,12 @@ impl PublicFiles {
             return Ok(None);
         };
         let damaged = |file: &str, reason: String| HomeError::Damaged { path: file.into(), reason };
-        let certificate = match policy.purpose_of(name) {
-            Some(Purpose::OpenPgp) => Some(Certificate::one(&bytes).map_err(|error| damaged(file, error.to_string()))?),
-            _ => None,
-        };
+        let entry = policy.certificate_of(name);
+        let certificate = entry.as_ref().map(|_| Certificate::one(&bytes)).transpose();
+        let certificate = certificate.map_err(|error| damaged(file, error.to_string()))?;
         let key = match &certificate {
-            Some(certificate) => certificate.public_key(),
+            Some(certificate) if entry.is_some_and(|entry| entry.primary == *name) => certificate.primary_key(),
+            Some(certificate) => certificate.signing_key(),
             None => std::str::from_utf8(&bytes).ok().and_then(|pem| PublicKey::from_pem(pem).ok()),
         };
         let key = key.ok_or_else(|| damaged(file, "it holds no public key of a kind that we use".to_owned()))?;

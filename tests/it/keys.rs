@@ -74,8 +74,10 @@ const BOB: usize = 1;
 const STICK: &str = "policy/keys";
 /// Where they are kept.
 const OTHER: &str = "other/keys";
-const BOBS: [&str; 12] = [
+const BOBS: [&str; 14] = [
     "bob.asc",
+    "bob-certify.token.json",
+    "bob-certify.attestation.pem",
     "bob-openpgp.token.json",
     "bob-openpgp.attestation.pem",
     "bob-claim.pem",
@@ -101,7 +103,7 @@ fn a_key_is_shown_with_what_its_maker_vouches_for() {
     assert!(all.out.lines().all(|line| line.len() <= 80), "{}", all.out);
     let json: Value = serde_json::from_str(&lab.runs(&["key", "show", "--json"]).exits(0).out).unwrap();
     let keys = json["keys"].as_array().unwrap();
-    assert!(keys.len() >= 16 && keys.iter().all(|key| key["attested"]["firmware"] == "5.7.1"), "{json}");
+    assert!(keys.len() == 19 && keys.iter().all(|key| key["attested"]["firmware"] == "5.7.1"), "{json}");
     assert_eq!(keys[0]["place"], json!({ "serial": 20_000_001, "slot": "82" }));
     lab.runs(&["key", "show", "nobody-release"]).exits(1).says("no public half").says("release key list");
     // Before there is a home.
@@ -226,12 +228,13 @@ fn public_files_of_a_colleague_are_checked_before_they_are_kept() {
     // A certificate for somebody else, and two at once.
     let policy = String::from_utf8(lab.lab.read("other/policy.toml")).unwrap();
     lab.lab.write("other/policy.toml", policy.replace("bob = \"Bob\"", "bob = \"Robert\""));
-    refused(REJECTED, &BOBS[..3], "it is not for the holder's name");
+    refused(REJECTED, &BOBS[..5], "it is not for the holder's name");
     lab.lab.write("other/policy.toml", policy);
     let certificate = lab.lab.read("policy/keys/bob.asc");
     lab.lab.write("policy/keys/bob.asc", [certificate.clone(), lab.lab.read("policy/keys/alice.asc")].concat());
-    refused(REJECTED, &BOBS[..3], "it holds several certificates");
+    refused(REJECTED, &BOBS[..5], "it holds several certificates");
     lab.lab.write("policy/keys/bob.asc", certificate);
+    refused(1, &BOBS[..3], "bob-openpgp cannot be taken without keys/bob-openpgp.token.json");
 
     // Killed between two files, the same command again takes the rest.
     let said = take(&lab, &release, &[("RELEASE_FAIL_AT", "public.kept:2")]);

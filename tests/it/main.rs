@@ -30,6 +30,7 @@ mod limits;
 mod lost;
 mod media;
 mod mirror;
+mod openpgp;
 mod outside;
 mod own;
 mod pcscd;

@@ -398,10 +398,10 @@ fn keys_are_made_in_tokens_that_are_fit_for_it() {
     let before = alice.state().keys;
     lab.forget();
     let said = lab.generate(ALICE).exits(0).says("Generated alice-root in slot 85, touch always");
-    said.says("Made 3 keys in token 20000001").says("Touch token 20000001 of alice to sign an OpenPGP certificate");
-    assert_eq!((lab.count(is_pin), lab.count(is_touch)), (1, 1));
+    said.says("Made 4 keys in token 20000001").says("Touch token 20000001 of alice to sign an OpenPGP certificate");
+    assert_eq!((lab.count(is_pin), lab.count(is_touch)), (1, 2));
     let after = alice.state();
-    assert_eq!(after.keys.len(), 6);
+    assert_eq!(after.keys.len(), 7);
     assert!(before.iter().all(|(slot, key)| after.keys[slot].secret == key.secret), "no key was made again");
     assert!(after.keys.iter().all(|(slot, key)| *slot == 0xf9 || key.pin == PinPolicy::Once));
     assert_ne!(after.management.key, Management::default_of([5, 7, 1]).key);
@@ -497,9 +497,9 @@ fn homes_are_made_with_the_tokens_that_are_there() {
     lab.pcscd.reader(BOB).plug(&lab.tokens[BOB]);
 
     lab.forget();
-    let said = lab.runs(&["key", "selftest", "--token", "20000002"]).exits(0).says("5 keys work.");
-    said.says("Tested bob-root signed in").says("Touch token 20000002 of bob to sign a test (4 more).");
-    assert_eq!((lab.count(is_pin), lab.count(is_touch), lab.count(is_signature)), (1, 5, 5));
+    let said = lab.runs(&["key", "selftest", "--token", "20000002"]).exits(0).says("6 keys work.");
+    said.says("Tested bob-root signed in").says("Touch token 20000002 of bob to sign a test (5 more).");
+    assert_eq!((lab.count(is_pin), lab.count(is_touch), lab.count(is_signature)), (1, 6, 6));
     lab.tokens[BOB].fail(Token::SIGN, 2, Fault::Flipped);
     lab.runs(&["key", "selftest"]).exits(1).says("made a signature that does not verify");
     lab.runs(&["key", "selftest", "--token", "7"]).exits(1).says("nothing was tested");

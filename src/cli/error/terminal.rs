@@ -347,6 +347,11 @@ impl From<EnrolError> for CommandError {
                 "no key was made; the makers of tokens publish the certificates of their roots: get them, compare \
                  them with those from another channel, and put them there as PEM files",
             ),
+            EnrolError::Shared(..) => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("no key was made; take a token in which nobody has keys")
+            }
             EnrolError::NoKeys(_) => result.hint_command("see which key is in which token using:", &["key", "list"]),
             EnrolError::Attestation { .. } | EnrolError::NotMadeThere { .. } | EnrolError::Changed { .. } => {
                 let mut result = result;

@@ -4,6 +4,7 @@ mod attest;
 mod generate;
 mod import_public;
 mod list;
+mod openpgp;
 mod selftest;
 mod show;
 mod unblock;
@@ -23,6 +24,8 @@ pub enum Command {
     Show(show::Args),
     Attest(attest::Args),
     ImportPublic(import_public::Args),
+    #[command(subcommand)]
+    Openpgp(openpgp::Command),
     Selftest(selftest::Args),
     Unblock(unblock::Args),
 }
@@ -35,6 +38,7 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
         Command::Show(args) => show::run(args, home, ui),
         Command::Attest(args) => attest::run(args, home, ui),
         Command::ImportPublic(args) => import_public::run(args, ui),
+        Command::Openpgp(command) => openpgp::run(command, home, ui),
         Command::Selftest(args) => selftest::run(args, home, ui),
         Command::Unblock(args) => unblock::run(args, ui),
     }

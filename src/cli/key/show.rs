@@ -174,6 +174,8 @@ fn describe_purpose(purpose: Purpose) -> &'static str {
         Purpose::Release => "signs release manifests",
         Purpose::Claim => "signs claims",
         Purpose::OpenPgp => "signs SHA256SUMS, for OpenPGP",
+        Purpose::Certify => "certifies the key that signs SHA256SUMS",
+        Purpose::Archive => "signs InRelease, for apt",
         Purpose::Targets => "signs the role targets",
         Purpose::Root => "signs the role root",
         Purpose::Online => "signs snapshot and timestamp",
