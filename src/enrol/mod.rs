@@ -7,6 +7,7 @@
 
 mod care;
 mod certificate;
+mod drill;
 mod import;
 mod public;
 
@@ -56,6 +57,8 @@ pub use care::attest;
 pub use care::selftest;
 pub use care::unblock;
 pub use certificate::extend;
+pub use drill::Drilled;
+pub use drill::drill;
 pub use import::ImportPublicError;
 pub use import::Taken;
 pub use import::import;
@@ -75,6 +78,7 @@ pub const PLACE: &str = "token.json";
 pub const ATTESTATION: &str = "attestation.pem";
 
 /// Whose keys to make, and where.
+#[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The policy; files that it names are made relative to it.
     pub policy: &'a Path,
@@ -192,6 +196,16 @@ pub enum EnrolError {
         key: KeyName,
         /// What differs.
         what: &'static str,
+    },
+    /// A key that was to be thrown away is still there.
+    #[error("{token} still has {key}, which was to be thrown away: {error}")]
+    NotErased {
+        /// The token.
+        token: TokenName,
+        /// The key.
+        key: KeyName,
+        /// Why.
+        error: String,
     },
     /// No key of the policy is in the token.
     #[error("no key of the policy was made in token {0}")]

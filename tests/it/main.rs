@@ -14,6 +14,7 @@ mod support;
 mod agent;
 mod attestation;
 mod build;
+mod ceremony;
 mod cli;
 mod cut;
 mod docs;

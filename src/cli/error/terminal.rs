@@ -127,6 +127,10 @@ pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> Comma
         Problem::EmptySlot { .. } | Problem::OtherKey { .. } => {
             result.hint("nothing was signed; look for the right token, or correct [token] in terminal.toml")
         }
+        Problem::FactoryPin => result.hint_command(
+            "nothing was signed; set a PIN with the PUK using:",
+            &["key", "unblock", "--token", &serial.to_string()],
+        ),
         Problem::LastTry(which) => {
             result.hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"))
         }
@@ -357,6 +361,10 @@ impl From<EnrolError> for CommandError {
                 let mut result = result;
                 result.code = REJECTED;
                 result.hint("do not use this token: nobody can tell where such a key was made")
+            }
+            EnrolError::NotErased { token, .. } => {
+                let lines = [format!("ykman --device {} piv reset", token.serial)];
+                result.hint_lines("erase all keys of this token using:", &lines)
             }
             EnrolError::BlockedPuk(token) | EnrolError::UnknownManagement(token) => {
                 let lines = [format!("ykman --device {} piv reset", token.serial)];

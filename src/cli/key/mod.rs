@@ -1,6 +1,7 @@
 //! `release key`: keys and the tokens that hold them.
 
 mod attest;
+mod drill;
 mod generate;
 mod import_public;
 mod list;
@@ -27,6 +28,7 @@ pub enum Command {
     #[command(subcommand)]
     Openpgp(openpgp::Command),
     Selftest(selftest::Args),
+    Drill(drill::Args),
     Unblock(unblock::Args),
 }
 
@@ -39,6 +41,7 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
         Command::Attest(args) => attest::run(args, home, ui),
         Command::ImportPublic(args) => import_public::run(args, ui),
         Command::Openpgp(command) => openpgp::run(command, home, ui),
+        Command::Drill(args) => drill::run(args, ui),
         Command::Selftest(args) => selftest::run(args, home, ui),
         Command::Unblock(args) => unblock::run(args, ui),
     }

@@ -130,6 +130,9 @@ pub enum Problem {
     /// One try is left, and nobody said that it may be spent.
     #[error("has one try of its {0} left, which was not spent")]
     LastTry(Secret),
+    /// Whoever finds the token knows its PIN.
+    #[error("still has the PIN from the factory, which everybody knows")]
+    FactoryPin,
     /// The PIN or PUK is blocked.
     #[error("has a blocked {0}: it was wrong too often")]
     Blocked(Secret),
@@ -377,6 +380,9 @@ fn check(token: &mut Token, key: &Wanted<'_>) -> Result<(SlotKey, PublicKey), Pr
 pub fn unlock(token: &mut Token, name: &TokenName, person: &dyn Secrets) -> Result<Pin, KeyError> {
     let fails = |error| name.error(Problem::Card(error));
     let left = token.tries().map_err(fails)?;
+    if token.secret(Secret::Pin).map_err(fails)?.is_default {
+        return Err(name.error(Problem::FactoryPin));
+    }
     let pin = name.ask_for(Secret::Pin, left, person)?;
     name.is_right(Secret::Pin, token.verify(&pin).map_err(fails)?)?;
     Ok(pin)
