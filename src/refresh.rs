@@ -1,5 +1,5 @@
 //! Renews what users need to know that nothing is newer: snapshot, timestamp
-//! and bundles, with new dates and nothing else.
+//! and bundles, with new dates. OpenPGP certificates that were extended go along.
 
 use jiff::Timestamp;
 
@@ -9,15 +9,21 @@ use crate::cut::CutError;
 use crate::cut::Sealer;
 use crate::home::Home;
 use crate::home::HomeError;
+use crate::home::atomic;
 use crate::key::Secrets;
 use crate::key::piv::Tokens;
 use crate::manifest::KeyName;
+use crate::manifest::RepoPath;
+use crate::manifest::names::NameError;
+use crate::openpgp::Certificate;
+use crate::openpgp::OpenPgpError;
 use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::seal::OnlineKey;
 use crate::sign;
 use crate::sign::Batch;
+use crate::sign::SignError;
 
 /// What the publication is for.
 pub const PURPOSE: &str = "refresh";
@@ -50,5 +56,26 @@ pub fn refresh(
     let keyid = sign::keyid(signer.public())?;
     let sealer = Sealer { home, operator, now };
     let key = OnlineKey { keyid: &keyid, signer };
-    Ok(sealer.seal(&state, PURPOSE, None, &[], &key, &mut journal)?.serial)
+    let certificates = changed_certificates(home).map_err(SignError::from)?;
+    Ok(sealer.seal(&state, PURPOSE, None, &certificates, &key, &mut journal)?.serial)
+}
+
+/// The files of certificates that were extended since they were published.
+fn changed_certificates(home: &Home) -> Result<Vec<(RepoPath, Vec<u8>)>, OpenPgpError> {
+    let other = |error: &dyn std::fmt::Display| OpenPgpError::Other(error.to_string());
+    let mut files = Vec::new();
+    for entry in home.policy.certificates() {
+        // One that is lost stays published as it is.
+        let path = home.resolve(entry.file.get_ref());
+        let Some(bytes) = atomic::read_if_there(&path).map_err(|error| other(&error))? else {
+            continue;
+        };
+        for (name, bytes) in Certificate::one(&bytes)?.published()? {
+            let published = atomic::read_if_there(&home.repository().join(&name)).map_err(|error| other(&error))?;
+            if published.is_some_and(|published| published != bytes) {
+                files.push((name.parse().map_err(|error: NameError| other(&error))?, bytes));
+            }
+        }
+    }
+    Ok(files)
 }

@@ -12,11 +12,13 @@ use super::ui::Paint;
 use super::ui::Ui;
 use crate::home::CutState;
 use crate::home::Home;
+use crate::home::atomic;
 use crate::manifest::claim;
 use crate::manifest::dsse;
 use crate::manifest::names::one_line;
 use crate::manifest::names::printable;
 use crate::manifest::release;
+use crate::openpgp::Certificate;
 use crate::publish;
 use crate::publish::PublishError;
 use crate::repository::Pending;
@@ -40,7 +42,7 @@ struct Expiry {
     at: Timestamp,
     /// Half of the time is over: renew it.
     due: bool,
-    command: Option<&'static str>,
+    command: Option<String>,
 }
 
 /// Runs `release status`.
@@ -130,7 +132,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
             (_, true) => ui.paint("  due", Paint::Care),
             _ => String::new(),
         };
-        let command = expiry.command.map_or_else(String::new, |command| format!("  renewed by `{command}`"));
+        let command = expiry.command.as_ref().map_or_else(String::new, |command| format!("  renewed by `{command}`"));
         ui.data(&format!("  {date}  {}{word}{command}", expiry.what));
     }
     Ok(0)
@@ -177,7 +179,19 @@ fn expiries(state: &State, home: &Home, now: Timestamp) -> Result<Vec<Expiry>, R
     let at = state::expiry("timestamp.json", &state.timestamp.1)?;
     let half = home.policy.role.online.expires.get_ref().duration() / 2;
     let due = at.checked_sub(half).is_ok_and(|half_time| half_time < now);
-    all.push(Expiry { what: "the seal".to_owned(), at, due, command: Some("release refresh") });
+    all.push(Expiry { what: "the seal".to_owned(), at, due, command: Some("release refresh".to_owned()) });
+    for entry in home.policy.certificates() {
+        let file = atomic::read_if_there(&home.resolve(entry.file.get_ref()))?;
+        let certificate = file.and_then(|file| Certificate::one(&file).ok());
+        if let Some(at) = certificate.and_then(|certificate| certificate.expires()) {
+            let (whose, option) = entry.holder.map_or_else(
+                || ("the archive".to_owned(), "--archive".to_owned()),
+                |holder| (holder.to_string(), format!("--holder {holder}")),
+            );
+            let command = Some(format!("release key openpgp extend {option}"));
+            all.push(Expiry { what: format!("certificate of {whose}"), at, due: at < soon, command });
+        }
+    }
     all.sort_by_key(|expiry| expiry.at);
     Ok(all)
 }

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 
 use super::EnrolError;
 use super::PLACE;
-use super::check_attestation_of;
 use super::find_sound;
 use super::make;
-use super::read_makers;
+use super::public::check_attestation_of;
+use super::public::read_makers;
 use super::secure;
 use super::tell;
 use crate::home::Base;

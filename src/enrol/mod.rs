@@ -5,26 +5,27 @@
 //! `<key>.attestation.pem`. A run that was interrupted goes on: what a slot is for
 //! is noted before its key is made, and the public half appears last.
 
+mod care;
+mod certificate;
 mod deploy;
+mod drill;
+mod import;
+mod public;
 
+use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use jiff::Timestamp;
 
 use crate::home;
-use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::atomic;
 use crate::key::KeyError;
 use crate::key::PublicKey;
 use crate::key::Secrets;
-use crate::key::ToSign;
-use crate::key::attestation;
+use crate::key::Signer as _;
 use crate::key::attestation::AttestationError;
-use crate::key::attestation::Expected;
-use crate::key::attestation::Makers;
 use crate::key::attestation::SOUND_FIRMWARE;
 use crate::key::piv;
 use crate::key::piv::Pin;
@@ -32,29 +33,41 @@ use crate::key::piv::Problem;
 use crate::key::piv::Secret;
 use crate::key::piv::Token;
 use crate::key::piv::TokenName;
-use crate::key::piv::Tokens;
 use crate::key::piv::apdu::CardError;
 use crate::key::piv::enrolment;
 use crate::key::piv::enrolment::Enrolment;
-use crate::manifest::Attested;
 use crate::manifest::Firmware;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::PinPolicy;
-use crate::manifest::Sha256;
 use crate::manifest::Slot;
 use crate::manifest::TouchPolicy;
 use crate::openpgp;
+use crate::openpgp::NewKey;
 use crate::openpgp::OpenPgpError;
-use crate::policy::Place;
 use crate::policy::Policy;
 use crate::policy::Purpose;
+use crate::policy::SharedToken;
+use crate::policy::check_owners;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Stage;
 use crate::repository::seal;
-use crate::sign::Batch;
-use crate::sign::SignError;
+
+pub use care::attest;
+pub use care::selftest;
+pub use care::unblock;
+pub use certificate::extend;
+pub use drill::Drilled;
+pub use drill::drill;
+pub use import::ImportPublicError;
+pub use import::Taken;
+pub use import::import;
+pub use public::PublicFiles;
+pub use public::check_attestation;
+pub use public::read_makers;
+
+use self::public::certificate_pem;
 
 pub use self::deploy::DeployRequest;
 pub use self::deploy::deploy_keys;
@@ -69,13 +82,45 @@ pub const PLACE: &str = "token.json";
 pub const ATTESTATION: &str = "attestation.pem";
 
 /// Whose keys to make, and where.
+#[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The policy; files that it names are made relative to it.
     pub policy: &'a Path,
-    /// The person, or nobody for the online key.
-    pub holder: Option<&'a Holder>,
+    /// Whose keys.
+    pub whose: Whose<'a>,
     /// The token's serial number.
     pub serial: u32,
+}
+
+/// Whose keys to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose<'a> {
+    /// A person's.
+    Person(&'a Holder),
+    /// The online key, which is nobody's.
+    Online,
+    /// Those of the archive's certificate, for apt.
+    Archive,
+}
+
+impl Whose<'_> {
+    /// The person, if it is one.
+    fn holder(self) -> Option<Holder> {
+        match self {
+            Self::Person(holder) => Some(holder.clone()),
+            Self::Online | Self::Archive => None,
+        }
+    }
+}
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Person(holder) => holder.fmt(f),
+            Self::Online => f.write_str("no machine"),
+            Self::Archive => f.write_str("the archive"),
+        }
+    }
 }
 
 /// Why keys were not made.
@@ -89,8 +134,11 @@ pub enum EnrolError {
     #[error("the policy has no holder `{0}`")]
     NoHolder(Holder),
     /// All public halves exist.
-    #[error("{} no key without a public half in the policy", .0.as_ref().map_or("no machine has".to_owned(), |holder| format!("{holder} has")))]
-    NothingToMake(Option<Holder>),
+    #[error("{0} has no key without a public half in the policy")]
+    NothingToMake(String),
+    /// The token holds keys of somebody else.
+    #[error("{0}; {1} was not changed")]
+    Shared(SharedToken, TokenName),
     /// Keys would be easy to steal.
     #[error(
         "{token} has firmware {firmware}, from which keys can be read by an attack on its chip; {SOUND_FIRMWARE} or later has not that fault"
@@ -141,6 +189,41 @@ pub enum EnrolError {
         /// Why.
         error: AttestationError,
     },
+    /// The token says nothing of how a key came to be.
+    #[error(
+        "{token} vouches for no key in slot {slot}, where {key} should be: it holds none, or one that was imported"
+    )]
+    NotMadeThere {
+        /// The token.
+        token: TokenName,
+        /// The slot.
+        slot: Slot,
+        /// The key.
+        key: KeyName,
+    },
+    /// The token says other things of a key than it did.
+    #[error("{token} does not say of {key} what it said when that was made: {what} differs")]
+    Changed {
+        /// The token.
+        token: TokenName,
+        /// The key.
+        key: KeyName,
+        /// What differs.
+        what: &'static str,
+    },
+    /// A key that was to be thrown away is still there.
+    #[error("{token} still has {key}, which was to be thrown away: {error}")]
+    NotErased {
+        /// The token.
+        token: TokenName,
+        /// The key.
+        key: KeyName,
+        /// Why.
+        error: String,
+    },
+    /// No key of the policy is in the token.
+    #[error("no key of the policy was made in token {0}")]
+    NoKeys(u32),
     /// Files of the policy's folder.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -160,23 +243,32 @@ struct New {
     public: String,
 }
 
+/// Reads the policy at a path. Gives also the folder that its files are in.
+///
+/// # Errors
+/// There is none, or it has a mistake.
+pub fn read_policy(path: &Path) -> Result<(Policy, &Path), EnrolError> {
+    let text = home::read_text(path)?.ok_or_else(|| EnrolError::NoPolicy(path.to_owned()))?;
+    let policy = Policy::parse(path, text).map_err(HomeError::from)?;
+    Ok((policy, path.parent().unwrap_or(Path::new(""))))
+}
+
 /// Makes the keys of the person whose public halves do not exist. Gives their names.
 ///
 /// # Errors
 /// The token is missing, too old, or holds other keys; a secret is wrong.
 pub fn generate(request: &Request<'_>, person: &impl Secrets, now: Timestamp) -> Result<Vec<KeyName>, EnrolError> {
-    let no_policy = || EnrolError::NoPolicy(request.policy.to_owned());
-    let text = home::read_text(request.policy)?.ok_or_else(no_policy)?;
-    let policy = Policy::parse(request.policy, text).map_err(HomeError::from)?;
-    let folder = request.policy.parent().unwrap_or(Path::new(""));
-    if let Some(holder) = request.holder.filter(|holder| !policy.holders.contains_key(*holder)) {
+    let (policy, folder) = read_policy(request.policy)?;
+    let holder = request.whose.holder();
+    if let Some(holder) = holder.as_ref().filter(|holder| !policy.holders.contains_key(*holder)) {
         return Err(EnrolError::NoHolder(holder.clone()));
     }
-    let new = new_keys(&policy, folder, request.holder);
+    let new = new_keys(&policy, folder, request.whose);
     if new.is_empty() {
-        return Err(EnrolError::NothingToMake(request.holder.cloned()));
+        return Err(EnrolError::NothingToMake(request.whose.to_string()));
     }
-    let name = TokenName { serial: request.serial, holder: request.holder.cloned() };
+    let name = TokenName { serial: request.serial, holder };
+    refuse_shared(&policy, folder, &new, &name)?;
     person.event(Event::Begin { stage: Stage::Enrol, what: &name.to_string() });
     let mut token = find_sound(&name, policy.insecure_weak_firmware)?;
     let makers = read_makers(folder)?;
@@ -188,15 +280,24 @@ pub fn generate(request: &Request<'_>, person: &impl Secrets, now: Timestamp) ->
         check_attestation(&policy, &makers, &public, &place, &attestation, now)?;
         tell(&place, person);
         match key.purpose {
-            Purpose::OpenPgp => certificates.push((key, place)),
+            Purpose::OpenPgp | Purpose::Certify | Purpose::Archive => certificates.push((key, public, place)),
             _ => atomic::write(&folder.join(&key.public), public.to_pem().as_bytes())?,
         }
     }
-    // A person has one OpenPGP key.
-    if let (Some((key, place)), Some(holder)) = (certificates.pop(), request.holder) {
-        let signer = piv::opened(&key.name, &name, (token, pin), place.slot, person)?;
-        let certificate = openpgp::new_certificate(&signer, policy.holders[holder].as_str(), place.created)?;
-        atomic::write(&folder.join(&key.public), &certificate.to_armor()?)?;
+    // Both of them were just read from this token.
+    let slots: Vec<(&KeyName, Slot)> = certificates.iter().map(|(key, _, place)| (&key.name, place.slot)).collect();
+    let signers = piv::opened(&name, (token, pin), &slots, person)?;
+    for entry in policy.certificates() {
+        let made = |name: &KeyName| {
+            let (_, _, place) = certificates.iter().find(|(key, ..)| key.name == *name)?;
+            let signer = signers.iter().find(|signer| signer.name() == name)?;
+            Some(NewKey { signer, created: place.created })
+        };
+        if let (Some(primary), Some(signing)) = (made(&entry.primary), made(&entry.signing)) {
+            let expires = seal::expiry(now, policy.openpgp.expires.duration());
+            let certificate = openpgp::new_certificate(primary, signing, &policy.name_in(&entry), expires)?;
+            atomic::write(&folder.join(entry.file.get_ref()), &certificate.to_armor()?)?;
+        }
     }
     Ok(new.into_iter().map(|key| key.name).collect())
 }
@@ -220,14 +321,31 @@ fn tell(place: &Enrolment, person: &dyn Secrets) {
 }
 
 /// The keys of a person whose public halves do not exist, in the order of their use.
-fn new_keys(policy: &Policy, folder: &Path, holder: Option<&Holder>) -> Vec<New> {
+fn new_keys(policy: &Policy, folder: &Path, whose: Whose<'_>) -> Vec<New> {
+    let is_meant = |name: &KeyName| match whose {
+        Whose::Person(holder) => policy.owner_of(name).as_ref() == Some(holder),
+        Whose::Online => policy.purpose_of(name) == Some(Purpose::Online),
+        Whose::Archive => policy.purpose_of(name) == Some(Purpose::Archive),
+    };
     let mut new: Vec<New> = policy
         .public_files()
-        .filter(|(name, file)| policy.owner_of(name).as_ref() == holder && !folder.join(file).exists())
+        .filter(|(name, file)| is_meant(name) && !folder.join(file).exists())
         .filter_map(|(name, file)| Some(New { purpose: policy.purpose_of(&name)?, name, public: file.to_owned() }))
         .collect();
     new.sort_by_key(|key| key.purpose);
     new
+}
+
+/// Refuses a token in which somebody else has made keys.
+fn refuse_shared(policy: &Policy, folder: &Path, new: &[New], token: &TokenName) -> Result<(), EnrolError> {
+    let mut places: Vec<(KeyName, u32)> = new.iter().map(|key| (key.name.clone(), token.serial)).collect();
+    for (name, public) in policy.public_files() {
+        let path = folder.join(Policy::file_beside(public, &name, PLACE));
+        let noted = atomic::read_json::<Enrolment>(&path, enrolment::VERSION)?;
+        places.extend(noted.filter(|noted| noted.serial == token.serial).map(|noted| (name, noted.serial)));
+    }
+    let shared = check_owners(policy, places.iter().map(|(name, serial)| (name, *serial)));
+    shared.map_err(|shared| EnrolError::Shared(shared, token.clone()))
 }
 
 /// The usual slot of a purpose, and when a key of it waits for a touch.
@@ -239,6 +357,8 @@ fn usual(purpose: Purpose) -> (u8, TouchPolicy) {
         Purpose::Targets => (0x84, TouchPolicy::Always),
         Purpose::Root => (0x85, TouchPolicy::Always),
         Purpose::Online => (0x86, TouchPolicy::Cached),
+        Purpose::Certify => (0x87, TouchPolicy::Cached),
+        Purpose::Archive => (0x83, TouchPolicy::Always),
     }
 }
 
@@ -331,6 +451,18 @@ fn replace_factory(
     Ok(new)
 }
 
+/// What the token says now of the key in a place.
+fn attestation_of(token: &mut Token, name: &TokenName, place: &Enrolment) -> Result<[Vec<u8>; 2], EnrolError> {
+    let fails = |error: CardError| name.error(Problem::Card(error));
+    let slot = token.attest(place.slot).map_err(|error| match error {
+        CardError::Status(_) => {
+            EnrolError::NotMadeThere { token: name.clone(), slot: place.slot, key: place.key.clone() }
+        }
+        error => fails(error).into(),
+    })?;
+    Ok([slot, token.attestation_certificate().map_err(fails)?])
+}
+
 /// Makes one key, unless an earlier run has, and writes down what is public but its
 /// public half, whose file is `public`.
 fn make(
@@ -353,121 +485,9 @@ fn make(
     };
     home::step("enrol.generated");
     // A key that was imported since the note has no attestation.
-    let attestation = [token.attest(place.slot).map_err(fails)?, token.attestation_certificate().map_err(fails)?];
+    let attestation = attestation_of(token, name, place)?;
     token.put_certificate(place.slot, &attestation[0]).map_err(fails)?;
     let pem = attestation.each_ref().map(|certificate| certificate_pem(certificate)).concat();
     atomic::write(&beside(ATTESTATION), pem.as_bytes())?;
     Ok((public, attestation))
-}
-
-/// Reads the certificates of token makers below a folder with a policy.
-///
-/// # Errors
-/// There are none, or one is no certificate of an authority.
-pub fn read_makers(folder: &Path) -> Result<Makers, EnrolError> {
-    let path = folder.join(MAKERS);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
-        let content = crate::transport::read_plain(&entry.path(), attestation::MAX_FILE)
-            .map_err(|error| HomeError::of_transport(&entry.path(), error))?;
-        files.extend(content.map(|content| (entry.file_name().to_string_lossy().into_owned(), content)));
-    }
-    files.sort();
-    let named = files.iter().map(|(name, content)| (name.as_str(), content.as_slice()));
-    Makers::read(named).map_err(EnrolError::Makers)
-}
-
-/// What the maker of a token vouches for about a key: at least what its purpose
-/// asks for. `certificates` are the attestation of its slot, and that of F9.
-///
-/// # Errors
-/// It vouches for nothing, for another key, or for less.
-pub fn check_attestation(
-    policy: &Policy,
-    makers: &Makers,
-    public: &PublicKey,
-    place: &Enrolment,
-    certificates: &[Vec<u8>; 2],
-    now: Timestamp,
-) -> Result<Attested, EnrolError> {
-    let touch = policy.purpose_of(&place.key).map_or(TouchPolicy::Always, |purpose| usual(purpose).1);
-    check_attestation_of(policy.insecure_weak_firmware, makers, (public, touch), place, certificates, now)
-}
-
-/// The same for a key that should wait for such a touch.
-fn check_attestation_of(
-    allow_weak_firmware: bool,
-    makers: &Makers,
-    (public, touch): (&PublicKey, TouchPolicy),
-    place: &Enrolment,
-    [slot, issuer]: &[Vec<u8>; 2],
-    now: Timestamp,
-) -> Result<Attested, EnrolError> {
-    let expected = Expected {
-        key: public,
-        serial: place.serial,
-        slot: place.slot,
-        pin_policy: PinPolicy::Once,
-        touch_policy: touch,
-        allow_weak_firmware,
-    };
-    attestation::verify(slot, issuer, makers, &expected, now)
-        .map_err(|error| EnrolError::Attestation { key: place.key.clone(), error })
-}
-
-/// A certificate in PEM (RFC 7468).
-fn certificate_pem(der: &[u8]) -> String {
-    // A document of few kilobytes does not fail to be encoded.
-    pkcs8::der::pem::encode_string("CERTIFICATE", pkcs8::LineEnding::LF, der).unwrap_or_default()
-}
-
-/// Sets a new PIN by the PUK.
-///
-/// # Errors
-/// The token is missing; the PUK is wrong or blocked, or nobody gives it.
-pub fn unblock(serial: u32, person: &dyn Secrets) -> Result<(), EnrolError> {
-    let name = TokenName { serial, holder: None };
-    let fails = |error: CardError| name.error(Problem::Card(error));
-    let mut token = piv::find(&name)?;
-    let left = token.secret(Secret::Puk).map_err(fails)?.tries;
-    let puk = name.ask_for(Secret::Puk, left, person)?;
-    let new = Pin::new(&person.new_pin(&name, Secret::Pin)?).ok_or_else(|| name.error(Problem::NoPin))?;
-    Ok(name.is_right(Secret::Puk, token.unblock(&puk, &new).map_err(fails)?)?)
-}
-
-/// Signs a test by each key in a token, or in all. Gives how long each took, in
-/// milliseconds. What is signed is good for nothing else.
-///
-/// # Errors
-/// The first key that fails.
-pub fn selftest(
-    home: &Home,
-    serial: Option<u32>,
-    person: &dyn Secrets,
-    now: &dyn Fn() -> Timestamp,
-) -> Result<Vec<(KeyName, u64)>, SignError> {
-    let is_meant = |place: &Place| match place {
-        Place::Slot { serial: found, .. } => serial.is_none_or(|serial| serial == *found),
-        Place::File(_) => false,
-    };
-    let tokens = home.terminal.tokens.iter();
-    let names: Vec<&KeyName> = tokens.filter(|(_, place)| is_meant(place.get_ref())).map(|(name, _)| name).collect();
-    let mut journal = home.journal()?;
-    let batch = Batch::open_keys(home, names.iter().copied(), &Tokens::new(person))?;
-    let mut took = Vec::new();
-    for name in names {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|error| KeyError::Random(error.to_string()))?;
-        // No format of ours begins like this, so that it can be mistaken for none.
-        let message = [b"release key selftest ".as_slice(), &random].concat();
-        let digest = Sha256::of(&message);
-        journal.ask(now(), name, &format!("selftest {digest}"), digest)?;
-        let started = Instant::now();
-        batch.signer(name)?.sign("a test", ToSign::Message(&message))?;
-        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let evidence = Evidence::Tested { key: name.as_str(), milliseconds };
-        person.event(Event::Done { stage: Stage::Sign, evidence });
-        took.push((name.clone(), milliseconds));
-    }
-    Ok(took)
 }

@@ -44,10 +44,16 @@ pub const COURIER_STEPS: [&str; 7] = [
 /// The steps of making a key in a token, in order.
 pub const ENROLMENT: [&str; 3] = ["enrol.noted", "enrol.generated", "enrol.attested"];
 
+/// The step of taking public files: one of them is kept.
+pub const PUBLIC_STEPS: [&str; 1] = ["public.kept"];
+
+/// The step of a drill: its keys are made, and not erased yet.
+pub const DRILL_STEPS: [&str; 1] = ["drill.made"];
+
 /// Passes a step. Does nothing in release builds.
 pub fn step(name: &str) {
     debug_assert!(
-        [&STEPS[..], &IMPORT_STEPS, &COURIER_STEPS, &ENROLMENT].concat().contains(&name),
+        [&STEPS[..], &IMPORT_STEPS, &COURIER_STEPS, &ENROLMENT, &PUBLIC_STEPS, &DRILL_STEPS].concat().contains(&name),
         "unknown step {name}"
     );
     #[cfg(debug_assertions)]

@@ -43,7 +43,9 @@ use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::openpgp;
 use crate::openpgp::Certificate;
+use crate::openpgp::NewKey;
 use crate::openpgp::OpenPgpError;
+use crate::policy::ARCHIVE;
 use crate::policy::Policy;
 use crate::policy::RoleEntry;
 use crate::policy::Sandbox;
@@ -254,8 +256,8 @@ fn copy_files(policy: &Policy, from: &Path, folder: &Path) -> Result<(), InitErr
 fn new_keys(policy: &Policy, folder: &Path) -> BTreeSet<KeyName> {
     let missing = |file: &str| !folder.join(file).exists();
     let keys = policy.keys.iter().filter(|(_, entry)| missing(entry.public.get_ref())).map(|(name, _)| name.clone());
-    let of_openpgp = policy.openpgp.holders.iter().filter(|(_, file)| missing(file.get_ref()));
-    keys.chain(of_openpgp.filter_map(|(holder, _)| Policy::openpgp_key(holder))).collect()
+    let of_openpgp = policy.certificates().filter(|entry| missing(entry.file.get_ref()));
+    keys.chain(of_openpgp.flat_map(|entry| [entry.primary, entry.signing])).collect()
 }
 
 /// Keys that exist can be read, and those that are here suffice to sign.
@@ -304,11 +306,9 @@ fn make_keys(
         let algorithm = if claims.contains(name) { Algorithm::Ed25519 } else { Algorithm::P256 };
         make(name, policy.holder_of(name).as_ref(), algorithm)?;
     }
-    let mut certificates = Vec::new();
-    for (holder, file) in &policy.openpgp.holders {
-        if let Some(name) = Policy::openpgp_key(holder).filter(|name| new.contains(name)) {
-            make(&name, Some(holder), Algorithm::Ed25519)?;
-            certificates.push((name, &policy.holders[holder], file.get_ref()));
+    for entry in policy.certificates() {
+        for name in [&entry.primary, &entry.signing].into_iter().filter(|name| new.contains(*name)) {
+            make(name, entry.holder, Algorithm::Ed25519)?;
         }
     }
     for (name, key) in &keys {
@@ -317,10 +317,12 @@ fn make_keys(
         }
     }
     let created = seal::expiry(now, jiff::SignedDuration::ZERO);
-    for (name, person, file) in certificates {
-        if let Some(key) = keys.get(&name) {
-            let certificate = openpgp::new_certificate(key, person.as_str(), created)?;
-            atomic::write(&folder.join(file), &certificate.to_armor()?)?;
+    let expires = seal::expiry(created, policy.openpgp.expires.duration());
+    for entry in policy.certificates() {
+        let key = |name| keys.get(name).map(|signer| NewKey { signer, created });
+        if let (Some(primary), Some(signing)) = (key(&entry.primary), key(&entry.signing)) {
+            let certificate = openpgp::new_certificate(primary, signing, &policy.name_in(&entry), expires)?;
+            atomic::write(&folder.join(entry.file.get_ref()), &certificate.to_armor()?)?;
         }
     }
     Ok(keys)
@@ -473,27 +475,35 @@ fn targets_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<(Draft, Nam
     let policy = &home.policy;
     let mut files = Vec::new();
     let mut targets = serde_json::Map::new();
-    let mut list = |target: &str, bytes: Vec<u8>| -> Result<(), InitError> {
+    let mut list = |target: &str, bytes: Vec<u8>, custom: Option<Value>| -> Result<(), InitError> {
         let sha256 = Sha256::of(&bytes);
-        targets.insert(target.to_owned(), json!({ "length": bytes.len(), "hashes": { "sha256": sha256 } }));
+        let mut entry = json!({ "length": bytes.len(), "hashes": { "sha256": sha256 } });
+        if let Some(custom) = custom {
+            entry["custom"] = custom;
+        }
+        targets.insert(target.to_owned(), entry);
         let (folder, file) = target.rsplit_once('/').unwrap_or_default();
         files.push((path(format!("targets/{folder}/{sha256}.{file}").parse())?, bytes));
         Ok(())
     };
-    list("policy/1/policy.toml", atomic::read(&home.folder().join("policy.toml"))?)?;
+    list("policy/1/policy.toml", atomic::read(&home.folder().join("policy.toml"))?, None)?;
     for (name, file) in policy.public_files() {
         let attested = home.resolve(Policy::file_beside(file, &name, ATTESTED));
         if let Some(bytes) = atomic::read_if_there(&attested)? {
-            list(&format!("keys/1/{name}.{ATTESTED}"), bytes)?;
+            // Users who have no more than a bundle see it as well.
+            let facts = crate::manifest::json::from_slice_strict(&bytes).map_err(DraftError::from)?;
+            list(&format!("keys/1/{name}.{ATTESTED}"), bytes, Some(json!({ tuf::policy::ATTESTED: facts })))?;
         }
     }
     let mut public = Vec::new();
-    for (holder, file) in &policy.openpgp.holders {
-        let bytes = atomic::read(&home.resolve(file.get_ref()))?;
+    for entry in policy.certificates() {
+        let bytes = atomic::read(&home.resolve(entry.file.get_ref()))?;
         let certificate = Certificate::one(&bytes)?;
-        list(&format!("keys/1/{holder}.asc"), bytes)?;
-        public.push((path(format!("keys/{}.asc", certificate.fingerprint()).parse())?, certificate.to_armor()?));
-        public.push((path(format!("keys/{}.gpg", certificate.fingerprint()).parse())?, certificate.to_binary()?));
+        let whose = entry.holder.map_or(ARCHIVE, Holder::as_str);
+        list(&format!("keys/1/{whose}.asc"), bytes, None)?;
+        for (name, bytes) in certificate.published()? {
+            public.push((path(name.parse())?, bytes));
+        }
     }
     files.extend(public);
 

@@ -8,22 +8,17 @@ use jiff::Timestamp;
 
 use super::InitError;
 use crate::enrol;
-use crate::enrol::ATTESTATION;
 use crate::enrol::ATTESTED;
-use crate::enrol::EnrolError;
 use crate::enrol::PLACE;
+use crate::enrol::PublicFiles;
 use crate::home::HomeError;
 use crate::home::atomic;
-use crate::key::PublicKey;
-use crate::key::attestation;
 use crate::key::piv;
 use crate::key::piv::Token;
 use crate::key::piv::enrolment;
 use crate::key::piv::enrolment::Enrolment;
 use crate::manifest::KeyName;
-use crate::openpgp::Certificate;
 use crate::policy::Policy;
-use crate::policy::Purpose;
 use crate::tuf::draft::DraftError;
 
 /// What stands beside the public half of a key about its place in a token.
@@ -47,33 +42,23 @@ pub(super) fn check_attestations(
 ) -> Result<(), InitError> {
     let mut makers = None;
     for (name, public) in policy.public_files().filter(|(name, _)| !new.contains(name)) {
-        let Some(place) = read_place(folder, public, &name)? else {
+        let Some(files) = PublicFiles::load(policy, &name, public, folder)? else {
+            continue;
+        };
+        if files.made.is_none() {
             if policy.insecure_software_keys {
                 continue;
             }
             return Err(InitError::NoAttestation(name));
-        };
-        let path = folder.join(public);
-        let bytes = atomic::read(&path)?;
-        let key = match policy.purpose_of(&name) {
-            Some(Purpose::OpenPgp) => Certificate::one(&bytes)?.public_key(),
-            _ => PublicKey::from_pem(&String::from_utf8_lossy(&bytes)).ok(),
-        };
-        let key = key.ok_or_else(|| HomeError::Damaged { path, reason: "no token makes such a key".to_owned() })?;
-        let file = Policy::file_beside(public, &name, ATTESTATION);
-        let of_key = |error| EnrolError::Attestation { key: name.clone(), error };
-        let certificates = attestation::documents(&file, &atomic::read(&folder.join(&file))?).map_err(of_key)?;
-        let certificates = <[Vec<u8>; 2]>::try_from(certificates).map_err(|_| HomeError::Damaged {
-            path: folder.join(&file),
-            reason: "it does not hold two certificates".to_owned(),
-        })?;
+        }
         let makers = match &makers {
             Some(makers) => makers,
             None => makers.insert(enrol::read_makers(folder)?),
         };
-        let attested = enrol::check_attestation(policy, makers, &key, &place, &certificates, now)?;
-        let bytes = attested.to_json().map_err(DraftError::from)?;
-        atomic::write(&folder.join(Policy::file_beside(public, &name, ATTESTED)), &bytes)?;
+        if let Some(attested) = files.check(policy, makers, now)? {
+            let bytes = attested.to_json().map_err(DraftError::from)?;
+            atomic::write(&folder.join(Policy::file_beside(public, &name, ATTESTED)), &bytes)?;
+        }
     }
     Ok(())
 }

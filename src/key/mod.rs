@@ -82,7 +82,7 @@ impl ToSign<'_> {
 }
 
 /// A key that can sign: a hardware token's slot or a software key.
-pub trait Signer {
+pub trait Signer: Send + Sync {
     /// The name of the key in the policy.
     fn name(&self) -> &KeyName;
 

@@ -3,10 +3,10 @@
 //! Prepares bytes, takes signatures back through [`crate::key::Signer`], and
 //! never sees a private key.
 
+mod sign;
 pub mod stock;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -18,12 +18,8 @@ use sequoia::cert::CertParser;
 use sequoia::crypto::mpi;
 use sequoia::packet::Key;
 use sequoia::packet::Signature;
-use sequoia::packet::UserID;
-use sequoia::packet::key::Key4;
-use sequoia::packet::key::PrimaryRole;
 use sequoia::packet::key::PublicParts;
 use sequoia::packet::key::UnspecifiedRole;
-use sequoia::packet::signature::SignatureBuilder;
 use sequoia::parse::PacketParser;
 use sequoia::parse::PacketParserResult;
 use sequoia::parse::Parse as _;
@@ -32,17 +28,18 @@ use sequoia::policy::Policy as _;
 use sequoia::policy::StandardPolicy;
 use sequoia::serialize::Marshal as _;
 use sequoia::types::Curve;
-use sequoia::types::HashAlgorithm;
-use sequoia::types::KeyFlags;
-use sequoia::types::PublicKeyAlgorithm;
 use sequoia::types::RevocationStatus;
-use sequoia::types::SignatureType;
 use sequoia_openpgp as sequoia;
 
-use crate::key;
 use crate::key::KeyError;
 use crate::key::PublicKey;
-use crate::key::ToSign;
+
+pub use sign::NewKey;
+pub use sign::extend;
+pub use sign::join_signatures;
+pub use sign::new_certificate;
+pub use sign::sign_cleartext;
+pub use sign::sign_detached;
 
 /// Something of OpenPGP that cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +108,56 @@ impl Certificate {
         mail.unwrap_or_else(|| self.fingerprint())
     }
 
+    /// Demands that there is nothing in it but a person's name and keys, all of them
+    /// good at `now`. What comes from outside could carry anything besides.
+    ///
+    /// # Errors
+    /// There is something else, or the keys are not bound to the name.
+    pub fn check_plain(&self, name: &str, now: Timestamp) -> Result<(), OpenPgpError> {
+        let refuse = |reason: &str| Err(OpenPgpError::Other(reason.to_owned()));
+        let cert = &self.0;
+        let names: Vec<_> = cert.userids().map(|user| user.userid().value().to_vec()).collect();
+        if names != [name.as_bytes()] {
+            return refuse("it is not for the holder's name, as the policy has that, and for no other");
+        }
+        if cert.user_attributes().count() + cert.unknowns().count() + cert.bad_signatures().count() > 0 {
+            return refuse("it holds other things than a name, keys and their signatures");
+        }
+        let foreign = |user: &sequoia::cert::amalgamation::UserIDAmalgamation<'_>| {
+            user.certifications().count() + user.other_revocations().count() > 0
+        };
+        if cert.userids().any(|user| foreign(&user)) {
+            return refuse("others have signed it");
+        }
+        let policy = StandardPolicy::new();
+        let valid = cert.with_policy(&policy, system_time(now))?;
+        if valid.alive().is_err() || !matches!(valid.revocation_status(), RevocationStatus::NotAsFarAsWeKnow) {
+            return refuse("it has expired or is revoked");
+        }
+        let all = cert.keys().count();
+        if valid.userids().count() != 1 || valid.keys().supported().alive().revoked(false).count() != all {
+            return refuse("not all of it is bound together by valid signatures");
+        }
+        Ok(())
+    }
+
+    /// Until when it is good, as its newest signature says; `None` if for ever.
+    pub fn expires(&self) -> Option<Timestamp> {
+        let policy = StandardPolicy::new();
+        // As it is now, whenever that is: the newest signature of its key counts.
+        let newest = self.0.userids().flat_map(|user| user.self_signatures().collect::<Vec<_>>());
+        let newest =
+            newest.filter(|signature| policy.signature(signature, HashAlgoSecurity::SecondPreImageResistance).is_ok());
+        let newest = newest.max_by_key(|signature| signature.signature_creation_time())?;
+        let period = newest.key_validity_period()?;
+        Some(timestamp(self.0.primary_key().key().creation_time() + period))
+    }
+
+    /// When its primary key was made.
+    pub fn created(&self) -> Timestamp {
+        timestamp(self.0.primary_key().key().creation_time())
+    }
+
     /// The certificate in binary form.
     ///
     /// # Errors
@@ -121,6 +168,15 @@ impl Certificate {
         Ok(bytes)
     }
 
+    /// The files by which users get it: their names in the repository, and content.
+    ///
+    /// # Errors
+    /// None that input can cause.
+    pub fn published(&self) -> Result<[(String, Vec<u8>); 2], OpenPgpError> {
+        let name = |kind: &str| format!("keys/{}.{kind}", self.fingerprint());
+        Ok([(name("asc"), self.to_armor()?), (name("gpg"), self.to_binary()?)])
+    }
+
     /// The certificate in ASCII armor.
     ///
     /// # Errors
@@ -129,21 +185,25 @@ impl Certificate {
         armored(armor::Kind::PublicKey, |writer| Ok(self.0.serialize(writer)?))
     }
 
-    /// The primary key, if it is of a kind that tokens make.
-    pub fn public_key(&self) -> Option<PublicKey> {
-        match self.0.primary_key().key().mpis() {
-            mpi::PublicKey::ECDSA { curve: Curve::NistP256, q } => {
-                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(q.value()).ok()?;
-                Some(PublicKey::P256(Box::new(key)))
-            }
-            _ => None,
-        }
+    /// The primary key, which certifies, if it is of a kind that we sign with.
+    pub fn primary_key(&self) -> Option<PublicKey> {
+        public_key(self.0.primary_key().key().mpis())
     }
 
-    /// Whether the primary key is this one.
-    pub fn is_of(&self, public: &PublicKey) -> bool {
-        let created = self.0.primary_key().key().creation_time();
-        primary_key(public, created).is_ok_and(|key| key.fingerprint() == self.0.fingerprint())
+    /// The key that signs, if it is of a kind that we sign with.
+    pub fn signing_key(&self) -> Option<PublicKey> {
+        public_key(self.signing().mpis())
+    }
+
+    /// The key that signs: the subkey that is for that, or a primary key without one.
+    fn signing(&self) -> &Key<PublicParts, UnspecifiedRole> {
+        let signs = |signature: &Signature| signature.key_flags().is_some_and(|flags| flags.for_signing());
+        let mut subkeys = self.0.keys().subkeys();
+        let subkey = subkeys.find(|subkey| subkey.bundle().self_signatures().next().is_some_and(signs));
+        subkey.map_or_else(
+            || self.0.primary_key().key().role_as_unspecified(),
+            |subkey| subkey.key().role_as_unspecified(),
+        )
     }
 
     /// Whether a key of this certificate, good at `now`, made the signature.
@@ -204,70 +264,20 @@ fn parse_signatures(bytes: &[u8]) -> Result<Vec<Signature>, OpenPgpError> {
     Ok(signatures)
 }
 
-/// Makes a certificate whose only key certifies and signs, for `name`.
-///
-/// # Errors
-/// The signer failed.
-pub fn new_certificate(signer: &dyn key::Signer, name: &str, created: Timestamp) -> Result<Certificate, OpenPgpError> {
-    let created = system_time(created);
-    let primary = primary_key(signer.public(), created)?;
-    let cert = Cert::try_from(vec![Packet::from(primary)])?;
-    let mut adapter = Adapter::new(signer, "an OpenPGP certificate", created)?;
-    let user = UserID::from(name);
-    let builder = SignatureBuilder::new(SignatureType::PositiveCertification)
-        .set_hash_algo(HashAlgorithm::SHA256)
-        .set_signature_creation_time(created)?
-        .set_key_flags(KeyFlags::empty().set_certification().set_signing())?
-        .set_preferred_hash_algorithms(vec![HashAlgorithm::SHA256, HashAlgorithm::SHA512])?;
-    let binding = user.bind(&mut adapter, &cert, builder)?;
-    let (cert, _) = cert.insert_packets(vec![Packet::from(user), binding.into()])?;
-    Ok(Certificate(cert))
-}
-
-/// A detached signature over `data`, dated `at`, in binary form. `what` says to
-/// people what is signed.
-///
-/// # Errors
-/// The signer is not the certificate's key, or failed.
-pub fn sign_detached(
-    certificate: &Certificate,
-    signer: &dyn key::Signer,
-    what: &str,
-    data: &[u8],
-    at: Timestamp,
-) -> Result<Vec<u8>, OpenPgpError> {
-    if !certificate.is_of(signer.public()) {
-        return Err(OpenPgpError::Other(format!(
-            "key {} is not that of certificate {}",
-            signer.name(),
-            certificate.fingerprint()
-        )));
-    }
-    let created = certificate.0.primary_key().key().creation_time();
-    let mut adapter = Adapter::new(signer, what, created)?;
-    let signature = SignatureBuilder::new(SignatureType::Binary)
-        .set_hash_algo(HashAlgorithm::SHA256)
-        .set_signature_creation_time(system_time(at))?
-        .sign_message(&mut adapter, data)?;
-    let mut bytes = Vec::new();
-    Packet::from(signature).serialize(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Joins binary signatures into one armored file.
-///
-/// # Errors
-/// One of them is malformed.
-pub fn join_signatures(signatures: &[Vec<u8>]) -> Result<Vec<u8>, OpenPgpError> {
-    for signature in signatures {
-        parse_signatures(signature)?;
-    }
-    armored(armor::Kind::Signature, |writer| {
-        for signature in signatures {
-            writer.write_all(signature)?;
+/// A key of a certificate, as our signers have it.
+fn public_key(key: &mpi::PublicKey) -> Option<PublicKey> {
+    match key {
+        mpi::PublicKey::EdDSA { curve: Curve::Ed25519, q } => {
+            // The point in its own form, after the byte 0x40.
+            let point: &[u8; 32] = q.value().strip_prefix(&[0x40])?.try_into().ok()?;
+            Some(PublicKey::Ed25519(Box::new(ed25519_dalek::VerifyingKey::from_bytes(point).ok()?)))
         }
-        Ok(())
-    })
+        mpi::PublicKey::ECDSA { curve: Curve::NistP256, q } => {
+            let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(q.value()).ok()?;
+            Some(PublicKey::P256(Box::new(key)))
+        }
+        _ => None,
+    }
 }
 
 fn armored(
@@ -284,53 +294,6 @@ fn system_time(at: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn primary_key(public: &PublicKey, created: SystemTime) -> Result<Key<PublicParts, PrimaryRole>, OpenPgpError> {
-    let key = match public {
-        PublicKey::Ed25519(key) => Key4::import_public_ed25519(key.as_bytes(), created)?,
-        PublicKey::P256(key) => {
-            let point = key.to_sec1_point(false);
-            let q = mpi::MPI::new(point.as_bytes());
-            Key4::new(created, PublicKeyAlgorithm::ECDSA, mpi::PublicKey::ECDSA { curve: Curve::NistP256, q })?
-        }
-    };
-    Ok(key.into())
-}
-
-/// One of our signers, as sequoia wants to call it.
-struct Adapter<'a> {
-    key: Key<PublicParts, UnspecifiedRole>,
-    signer: &'a dyn key::Signer,
-    what: &'a str,
-}
-
-impl<'a> Adapter<'a> {
-    fn new(signer: &'a dyn key::Signer, what: &'a str, created: SystemTime) -> Result<Self, OpenPgpError> {
-        Ok(Self { key: primary_key(signer.public(), created)?.into(), signer, what })
-    }
-}
-
-impl sequoia::crypto::Signer for Adapter<'_> {
-    fn public(&self) -> &Key<PublicParts, UnspecifiedRole> {
-        &self.key
-    }
-
-    fn acceptable_hashes(&self) -> &[HashAlgorithm] {
-        &[HashAlgorithm::SHA256]
-    }
-
-    fn sign(&mut self, _: HashAlgorithm, digest: &[u8]) -> sequoia::Result<mpi::Signature> {
-        let digest: &[u8; 32] = digest.try_into()?;
-        let signature = self.signer.sign(self.what, ToSign::Digest(digest))?;
-        match self.signer.public() {
-            PublicKey::Ed25519(_) => {
-                let (r, s) = signature.split_at(32);
-                Ok(mpi::Signature::EdDSA { r: mpi::MPI::new(r), s: mpi::MPI::new(s) })
-            }
-            PublicKey::P256(_) => {
-                let signature = p256::ecdsa::Signature::from_der(&signature)?;
-                let (r, s) = signature.split_bytes();
-                Ok(mpi::Signature::ECDSA { r: mpi::MPI::new(&r), s: mpi::MPI::new(&s) })
-            }
-        }
-    }
+fn timestamp(at: SystemTime) -> Timestamp {
+    Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -104,12 +104,16 @@ pub enum Purpose {
     Claim,
     /// `SHA256SUMS`.
     OpenPgp,
+    /// The certificate of the key that signs `SHA256SUMS`.
+    Certify,
     /// The role `targets`.
     Targets,
     /// The role `root`.
     Root,
     /// Snapshot and timestamp.
     Online,
+    /// `InRelease`, which apt reads, and the certificate of the key for that.
+    Archive,
 }
 
 /// The key of snapshot and timestamp.
@@ -123,13 +127,46 @@ pub struct Online {
 }
 
 /// OpenPGP certificates.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OpenPgp {
     /// The certificate of each holder who signs `SHA256SUMS`.
     #[serde(default)]
     pub holders: BTreeMap<Holder, Span<String>>,
+    /// The certificate of the key that signs `InRelease`. Its token and the PIN of
+    /// that are kept by two people.
+    pub archive: Option<Span<String>>,
+    /// How long a certificate is valid from the day on which it is made or extended.
+    #[serde(default = "two_years")]
+    pub expires: Period,
 }
+
+impl Default for OpenPgp {
+    fn default() -> Self {
+        Self { holders: BTreeMap::new(), archive: None, expires: two_years() }
+    }
+}
+
+fn two_years() -> Period {
+    Period(2 * 365 * DAY)
+}
+
+/// An OpenPGP certificate of the policy, with the names of its two keys, under which
+/// `terminal.toml` lists them.
+#[derive(Debug, Clone)]
+pub struct CertificateEntry<'a> {
+    /// Whose it is; that of the archive is nobody's.
+    pub holder: Option<&'a Holder>,
+    /// The file, relative to the policy.
+    pub file: &'a Span<String>,
+    /// The primary key, which certifies: `<holder>-certify`.
+    pub primary: KeyName,
+    /// The subkey, which signs: `<holder>-openpgp`.
+    pub signing: KeyName,
+}
+
+/// What the keys of the archive's certificate are named after, instead of a holder.
+pub const ARCHIVE: &str = "archive";
 
 /// How a product is released.
 #[derive(Debug, Clone, Deserialize)]
@@ -216,11 +253,31 @@ impl Policy {
                 return Err(text.error(file, message));
             }
         }
+        self.check_archive(text)?;
+        for entry in self.certificates() {
+            if let Some(taken) = [&entry.primary, &entry.signing].into_iter().find(|name| self.keys.contains_key(*name))
+            {
+                return Err(
+                    text.error(&self.keys[taken].public, format!("`{taken}` is the name of a key of a certificate"))
+                );
+            }
+        }
         self.check_roles(text)?;
         for product in self.products.values() {
             self.check_product(text, product)?;
         }
         self.check_use(text)
+    }
+
+    fn check_archive(&self, text: &Text) -> Result<(), ConfigError> {
+        let Some(file) = &self.openpgp.archive else {
+            return Ok(());
+        };
+        check_path(text, file)?;
+        if self.openpgp.holders.keys().any(|holder| holder.as_str() == ARCHIVE) {
+            return Err(text.error(file, format!("the holder `{ARCHIVE}` has keys of the same names")));
+        }
+        Ok(())
     }
 
     fn check_holder(&self, text: &Text, holder: &Span<String>) -> Result<(), ConfigError> {
@@ -362,9 +419,7 @@ impl Policy {
 
     /// Whose key it is, also of OpenPGP keys.
     pub fn owner_of(&self, key: &KeyName) -> Option<Holder> {
-        self.holder_of(key).or_else(|| {
-            self.openpgp.holders.keys().find(|holder| Self::openpgp_key(holder).as_ref() == Some(key)).cloned()
-        })
+        self.holder_of(key).or_else(|| self.certificate_of(key)?.holder.cloned())
     }
 
     /// The claim key of a holder: the one whose name ends in `-claim`.
@@ -380,17 +435,37 @@ impl Policy {
             .filter_map(|name| Some((name, self.holder_of(name)?)))
     }
 
-    /// The name under which `terminal.toml` lists a holder's OpenPGP key.
-    pub fn openpgp_key(holder: &Holder) -> Option<KeyName> {
-        format!("{holder}-openpgp").parse().ok()
+    /// The OpenPGP certificates.
+    pub fn certificates(&self) -> impl Iterator<Item = CertificateEntry<'_>> {
+        let of_holders = self.openpgp.holders.iter().map(|(holder, file)| (Some(holder), file));
+        let all = of_holders.chain(self.openpgp.archive.iter().map(|file| (None, file)));
+        all.filter_map(|(holder, file)| {
+            let whose = holder.map_or(ARCHIVE, Holder::as_str);
+            let name = |purpose: &str| format!("{whose}-{purpose}").parse().ok();
+            Some(CertificateEntry { holder, file, primary: name("certify")?, signing: name("openpgp")? })
+        })
+    }
+
+    /// The certificate that a key is in, if it is an OpenPGP key.
+    pub fn certificate_of(&self, key: &KeyName) -> Option<CertificateEntry<'_>> {
+        self.certificates().find(|entry| entry.primary == *key || entry.signing == *key)
+    }
+
+    /// The name in a certificate: that of its holder, or of the archive.
+    pub fn name_in(&self, entry: &CertificateEntry<'_>) -> String {
+        let holder = entry.holder.and_then(|holder| self.holders.get(holder));
+        holder.map_or_else(|| format!("Archive of {}", self.repository.get_ref()), |name| name.as_str().to_owned())
     }
 
     /// All keys with the files of their public halves, which for OpenPGP keys are
     /// certificates.
     pub fn public_files(&self) -> impl Iterator<Item = (KeyName, &str)> {
         let keys = self.keys.iter().map(|(name, entry)| (name.clone(), entry.public.get_ref().as_str()));
-        let of_openpgp = self.openpgp.holders.iter();
-        keys.chain(of_openpgp.filter_map(|(holder, file)| Some((Self::openpgp_key(holder)?, file.get_ref().as_str()))))
+        let of_openpgp = self.certificates().flat_map(|entry| {
+            let file = entry.file.get_ref().as_str();
+            [(entry.signing, file), (entry.primary, file)]
+        });
+        keys.chain(of_openpgp)
     }
 
     /// A file about a key, beside that of its public half: `<key>.<what>`.
@@ -413,14 +488,19 @@ impl Policy {
         } else if self.keys.contains_key(key) && key.as_str().ends_with(CLAIM_SUFFIX) {
             Some(Purpose::Claim)
         } else {
-            self.owner_of(key).map(|_| Purpose::OpenPgp)
+            let entry = self.certificate_of(key)?;
+            Some(match entry.holder {
+                None => Purpose::Archive,
+                Some(_) if entry.primary == *key => Purpose::Certify,
+                Some(_) => Purpose::OpenPgp,
+            })
         }
     }
 
     /// All files that the policy names, relative to it.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         let keys = self.keys.values().map(|entry| entry.public.get_ref().as_str());
-        let certificates = self.openpgp.holders.values().map(|file| file.get_ref().as_str());
+        let certificates = self.certificates().map(|entry| entry.file.get_ref().as_str());
         keys.chain(certificates).chain(self.tag_files())
     }
 

@@ -14,6 +14,7 @@ use serde::de::Visitor;
 use serde::de::value::SeqAccessDeserializer;
 
 use super::Policy;
+use super::Purpose;
 use super::location::SourceHost;
 use super::mirror;
 use super::mirror::DeployKey;
@@ -118,17 +119,17 @@ impl TryFrom<PlaceEntry> for Place {
     }
 }
 
-/// A token that holds keys of two people.
+/// A token that holds keys of two people, or of one and of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "terminal.toml has keys of {} and {} in token {serial}: whoever knows its PIN would count as two people",
-    .people[0], .people[1]
+    "terminal.toml has keys of {} and {} in token {serial}: whoever knows its PIN could use both",
+    .owners[0], .owners[1]
 )]
 pub struct SharedToken {
     /// The token.
     pub serial: u32,
-    /// Two people.
-    pub people: [Holder; 2],
+    /// Whose keys.
+    pub owners: [String; 2],
 }
 
 impl Terminal {
@@ -181,21 +182,70 @@ impl Terminal {
     }
 
     /// Checks that no token is shared by two people: whoever knows its PIN would
-    /// count for both.
+    /// count for both. The archive shares its token with nobody, since two people
+    /// keep that and its PIN.
     ///
     /// # Errors
     /// One is, with the people.
     pub fn check_tokens(&self, policy: &Policy) -> Result<(), SharedToken> {
-        let mut owners: BTreeMap<u32, Holder> = BTreeMap::new();
-        for (name, place) in &self.tokens {
-            if let (Place::Slot { serial, .. }, Some(holder)) = (place.get_ref(), policy.owner_of(name)) {
-                let owner = owners.entry(*serial).or_insert_with(|| holder.clone());
-                if *owner != holder {
-                    return Err(SharedToken { serial: *serial, people: [owner.clone(), holder] });
-                }
+        let places = self.tokens.iter().filter_map(|(name, place)| match place.get_ref() {
+            Place::Slot { serial, .. } => Some((name, *serial)),
+            Place::File(_) => None,
+        });
+        check_owners(policy, places)
+    }
+}
+
+/// Checks that no token is shared, given the keys and the serial numbers of their
+/// tokens.
+///
+/// # Errors
+/// As [`Terminal::check_tokens`].
+pub fn check_owners<'a>(
+    policy: &Policy,
+    places: impl IntoIterator<Item = (&'a KeyName, u32)>,
+) -> Result<(), SharedToken> {
+    let mut owners: BTreeMap<u32, Owner> = BTreeMap::new();
+    for (name, serial) in places {
+        let owner = match (policy.owner_of(name), policy.purpose_of(name)) {
+            (Some(holder), _) => Owner::Person(holder),
+            (None, Some(Purpose::Archive)) => Owner::Archive,
+            (None, _) => Owner::Machine,
+        };
+        match owners.get(&serial) {
+            Some(other) if other.excludes(&owner) => {
+                return Err(SharedToken { serial, owners: [other.to_string(), owner.to_string()] });
             }
+            // Whoever is a person says more than a machine's key.
+            Some(Owner::Machine) | None => drop(owners.insert(serial, owner)),
+            Some(_) => {}
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// Whose a key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Owner {
+    Person(Holder),
+    Archive,
+    Machine,
+}
+
+impl Owner {
+    fn excludes(&self, other: &Self) -> bool {
+        let is_machine = [self, other].contains(&&Self::Machine);
+        self != other && (!is_machine || [self, other].contains(&&Self::Archive))
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Person(holder) => holder.fmt(f),
+            Self::Archive => f.write_str("the archive"),
+            Self::Machine => f.write_str("a machine"),
+        }
     }
 }
 

@@ -36,7 +36,6 @@ use crate::manifest::release;
 use crate::openpgp;
 use crate::openpgp::Certificate;
 use crate::policy::Place;
-use crate::policy::Policy;
 use crate::tuf;
 use crate::tuf::Draft;
 use crate::tuf::draft::DraftError;
@@ -113,12 +112,12 @@ impl<'a> Batch<'a> {
             let place = home.terminal.tokens.get(name).ok_or_else(|| SignError::NoToken(name.clone()))?;
             match place.get_ref() {
                 Place::Slot { serial, slot } => {
-                    let enrolled = Enrolled::load(home, name)?;
+                    let enrolled = enrolled(home, name)?;
                     wanted.push(Wanted {
                         name,
                         token: TokenName { serial: *serial, holder: home.policy.owner_of(name) },
                         slot: *slot,
-                        is_enrolled: Box::new(move |public| enrolled.is(public)),
+                        is_enrolled: Box::new(move |public| enrolled == *public),
                     });
                 }
                 Place::File(path) => files.push((name, home.resolve(path))),
@@ -294,33 +293,24 @@ fn read_claim(path: &Path) -> Result<Option<Envelope>, SignError> {
     Ok(bytes.map(|bytes| Envelope::parse(&bytes)).transpose().map_err(|error| damaged(error.to_string()))?)
 }
 
-/// The public half of a key, as it is enrolled.
-enum Enrolled {
-    Key(PublicKey),
-    /// OpenPGP keys are listed by their certificates.
-    Certificate(Box<Certificate>),
-}
-
-impl Enrolled {
-    fn load(home: &Home, name: &KeyName) -> Result<Self, SignError> {
-        let of_openpgp = home.policy.openpgp.holders.iter();
-        let mut certificate = of_openpgp.filter(|(holder, _)| Policy::openpgp_key(holder).as_ref() == Some(name));
-        match certificate.next() {
-            Some((_, file)) => {
-                let path = home.resolve(file.get_ref());
-                let damaged =
-                    |error: openpgp::OpenPgpError| HomeError::Damaged { path: path.clone(), reason: error.to_string() };
-                Ok(Self::Certificate(Box::new(Certificate::one(&atomic::read(&path)?).map_err(damaged)?)))
-            }
-            None => Ok(Self::Key(load_public(home, name)?)),
+/// The public half of a key, as it is enrolled. OpenPGP keys are listed by their
+/// certificates.
+///
+/// # Errors
+/// It is missing or damaged.
+pub fn enrolled(home: &Home, name: &KeyName) -> Result<PublicKey, SignError> {
+    match home.policy.certificate_of(name) {
+        Some(entry) => {
+            let path = home.resolve(entry.file.get_ref());
+            let damaged =
+                |error: openpgp::OpenPgpError| HomeError::Damaged { path: path.clone(), reason: error.to_string() };
+            let certificate = Certificate::one(&atomic::read(&path)?).map_err(damaged)?;
+            let is_primary = entry.primary == *name;
+            let key = if is_primary { certificate.primary_key() } else { certificate.signing_key() };
+            let none = || openpgp::OpenPgpError::Other("it has no key of a kind that we use".to_owned());
+            key.ok_or_else(none).map_err(|error| damaged(error).into())
         }
-    }
-
-    fn is(&self, public: &PublicKey) -> bool {
-        match self {
-            Self::Key(key) => key == public,
-            Self::Certificate(certificate) => certificate.is_of(public),
-        }
+        None => load_public(home, name),
     }
 }
 
@@ -338,7 +328,7 @@ fn open_software(home: &Home, name: &KeyName, path: PathBuf, person: &dyn Secret
             result => break result?,
         }
     };
-    if !Enrolled::load(home, name)?.is(key.public()) {
+    if enrolled(home, name)? != *key.public() {
         return Err(KeyError::OtherKey { name: name.clone(), path }.into());
     }
     Ok(key)

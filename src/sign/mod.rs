@@ -109,6 +109,9 @@ pub enum SignError {
         /// How many were made.
         need: usize,
     },
+    /// The policy lists no certificate.
+    #[error("the policy lists no OpenPGP certificate of {0}")]
+    NoCertificate(String),
     /// A signer was not made ready.
     #[error("key {0} was not opened for this batch")]
     NotOpened(KeyName),

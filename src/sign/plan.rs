@@ -122,8 +122,8 @@ fn openpgp_keys(policy: &Policy, home: &Home, release: &[(KeyName, Holder)]) -> 
     release
         .iter()
         .filter_map(|(_, holder)| {
-            let certificate = policy.openpgp.holders.get(holder)?;
-            Some((Policy::openpgp_key(holder)?, holder.clone(), home.resolve(certificate.get_ref())))
+            let entry = policy.certificates().find(|entry| entry.holder == Some(holder))?;
+            Some((entry.signing, holder.clone(), home.resolve(entry.file.get_ref())))
         })
         .collect()
 }

@@ -55,7 +55,10 @@ pub trait Files: Send + Sync {
 }
 
 /// Reads all of `content`, whatever length it claims to have.
-fn read_bounded(
+///
+/// # Errors
+/// It has more than `max` bytes, or cannot be read.
+pub fn read_bounded(
     content: impl Read,
     length: Option<u64>,
     max: u64,

@@ -17,8 +17,8 @@ use crate::manifest::Holder;
 /// Who signed a role, and what it needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signers {
-    /// Distinct holders with a valid signature by a key of the role.
-    pub signed: BTreeSet<Holder>,
+    /// Distinct holders with a valid signature by a key of the role, and its id.
+    pub signed: BTreeMap<Holder, String>,
     /// All holders of keys of the role.
     pub holders: BTreeSet<Holder>,
     /// How many distinct holders must have signed.
@@ -41,20 +41,20 @@ pub fn signers<T: sigstore_tuf::Role>(
     holders: &BTreeMap<String, Holder>,
 ) -> Signers {
     let of_role: BTreeSet<&str> = role.keyids.iter().map(String::as_str).collect();
-    let mut signed = BTreeSet::new();
+    let mut signed = BTreeMap::new();
     for signature in metadata.signatures() {
         let keyid = signature.keyid.as_str();
         let (Some(key), Some(holder)) = (keys.get(keyid), holders.get(keyid)) else {
             continue;
         };
-        if !of_role.contains(keyid) || signed.contains(holder) {
+        if !of_role.contains(keyid) || signed.contains_key(holder) {
             continue;
         }
         let Ok(bytes) = hex::decode(&signature.sig) else {
             continue;
         };
         if key.verify(metadata.signed_canonical(), &SignatureBytes::new(bytes)).is_ok() {
-            signed.insert(holder.clone());
+            signed.insert(holder.clone(), keyid.to_owned());
         }
     }
     Signers {

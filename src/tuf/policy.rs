@@ -23,6 +23,8 @@ use crate::manifest::Product;
 
 /// The member of `signed` that holds it.
 pub const MEMBER: &str = "x-release";
+/// The member of a target's `custom` that repeats what is attested of a key.
+pub const ATTESTED: &str = "attested";
 /// The version that this program writes and reads.
 const VERSION: u32 = 1;
 

@@ -108,7 +108,7 @@ pub(super) fn enough<T: Role>(found: &Found<T>, name: &str, signers: &Signers) -
     Err(Rejection::TooFewPeople {
         origin: found.origin.clone(),
         file: file_name(name, found),
-        have: signers.signed.iter().cloned().collect(),
+        have: signers.signed.keys().cloned().collect(),
         of: signers.holders.len(),
         need: signers.threshold,
     })

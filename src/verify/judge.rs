@@ -13,6 +13,7 @@ use super::claims;
 use super::claims::Built;
 use super::trust::Staleness;
 use crate::manifest::Artifact;
+use crate::manifest::Attested;
 use crate::manifest::FileName;
 use crate::manifest::Holder;
 use crate::manifest::Kind;
@@ -64,6 +65,8 @@ pub struct Facts {
     pub artifact: Artifact,
     /// The people who signed the release manifest.
     pub signed_by: BTreeSet<Holder>,
+    /// What is attested of the keys by which they signed, where something is.
+    pub attested: BTreeMap<Holder, Attested>,
     /// All who may sign it.
     pub holders: BTreeSet<Holder>,
     /// How many must sign it.
@@ -190,7 +193,8 @@ pub fn verdict(trust: &Trust, version: &Version, artifact: &Artifact, built: Bui
         product: trust.product().clone(),
         version: version.clone(),
         artifact: artifact.clone(),
-        signed_by: signers.signed.clone(),
+        signed_by: signers.signed.keys().cloned().collect(),
+        attested: trust.attested().clone(),
         holders: signers.holders.clone(),
         threshold: signers.threshold,
         built,

@@ -21,10 +21,13 @@ use super::found::file_name;
 use super::found::newest;
 use super::found::rule;
 use super::found::top_level;
+use crate::manifest::Attested;
 use crate::manifest::Holder;
 use crate::manifest::Sha256;
+use crate::manifest::json;
 use crate::tuf::SignedPolicy;
 use crate::tuf::people;
+use crate::tuf::policy::ATTESTED;
 
 /// Longer root chains are refused.
 const MAX_ROOTS: u64 = 1024;
@@ -131,6 +134,20 @@ impl Project {
             let sha256 = target.hashes.get("sha256").and_then(|hex| hex.parse().ok());
             (path.as_str(), sha256, target.length)
         })
+    }
+
+    /// What the top-level role says that makers of tokens vouch for: facts by the
+    /// SHA-256 of the public key. Each is the content of a target, which stands in
+    /// `custom` as well, so that a bundle holds it. What a later version has
+    /// written is not known.
+    pub(super) fn attested(&self) -> BTreeMap<Sha256, Attested> {
+        let listed = self.targets.metadata.signed().targets.values().filter_map(|target| {
+            let bytes = json::to_vec(target.custom.as_ref()?.get(ATTESTED)?).ok()?;
+            let is_target = target.hashes.get("sha256").is_some_and(|hex| *hex == Sha256::of(&bytes).to_string());
+            let attested = Attested::parse(&bytes).ok().filter(|_| is_target)?;
+            Some((attested.key, attested))
+        });
+        listed.collect()
     }
 
     pub(super) fn expiries(&self) -> Vec<(String, Timestamp)> {

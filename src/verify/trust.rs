@@ -19,7 +19,9 @@ use super::found::newest;
 use super::found::rule;
 use super::project;
 use super::project::Project;
+use crate::manifest::Attested;
 use crate::manifest::Bundle;
+use crate::manifest::Holder;
 use crate::manifest::Product;
 use crate::manifest::json::JsonError;
 use crate::tuf;
@@ -46,6 +48,7 @@ pub struct Trust {
     role: Found<Targets>,
     listing: ProductRole,
     signers: Signers,
+    attested: BTreeMap<Holder, Attested>,
     ignored: Vec<String>,
 }
 
@@ -119,7 +122,13 @@ impl Trust {
         let listing = ProductRole::of(product, role.metadata.signed())
             .map_err(|error| rule(product.as_str(), &role, error.to_string()))?;
         let signers = people::signers(&role.metadata, &keys, &role_keys, &project.holders);
-        Ok(Self { project, product: product.clone(), role, listing, signers, ignored })
+        let of_keys = project.attested();
+        let attested = signers.signed.iter().filter_map(|(holder, keyid)| {
+            let key = tuf::key::fingerprint(keys.get(keyid)?)?;
+            Some((holder.clone(), of_keys.get(&key)?.clone()))
+        });
+        let attested = attested.collect();
+        Ok(Self { project, product: product.clone(), role, listing, signers, attested, ignored })
     }
 
     /// What is trusted about the whole project.
@@ -145,6 +154,12 @@ impl Trust {
     /// Who signed the product's role.
     pub fn signers(&self) -> &Signers {
         &self.signers
+    }
+
+    /// What the top-level role says of the keys by which people signed the product's
+    /// role, where it says something.
+    pub fn attested(&self) -> &BTreeMap<Holder, Attested> {
+        &self.attested
     }
 
     /// The number of the product's role.

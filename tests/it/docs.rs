@@ -152,7 +152,12 @@ fn releasing_shows_what_happens_with_tokens() {
     fs::rename(fresh.lab.path("policy/keys"), fresh.lab.path("keys")).unwrap();
     let ready = TokenLab::new();
     ready.lab.tag("2.4.0");
-    for (lab, what) in [(&fresh, " fresh token"), (&ready, " token")] {
+    let blocked = TokenLab::new();
+    blocked.tokens[0].change(|state| state.pin.left = 0);
+    let lost = TokenLab::new();
+    lost.pcscd.reader(0).unplug();
+    let labs = [(&fresh, " fresh token"), (&ready, " token"), (&blocked, " blocked token"), (&lost, " lost token")];
+    for (lab, what) in labs {
         let (name, socket) = lab.pcscd.variable();
         for mut step in steps_with("RELEASING.md", what).into_iter().flatten() {
             step.command = format!("{name}={} {}", socket.display(), step.command);

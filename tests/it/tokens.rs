@@ -64,6 +64,17 @@ fn a_cut_by_two_of_three_people_with_tokens_is_verified_by_everybody() {
     let said = said.says("Touch token 20000004 to sign snapshot 2.").says("to sign manifest 1 of kestrel (");
     asked_as_little_as_can_be(&lab, &said);
     lab.lab.verify(&["mirror"]).exits(0).says("signed by alice, bob (2 of 3; 2 needed)").does_not_say("demonstration");
+    // Also who has no more than a bundle is told where the keys are.
+    let file = lab.lab.download("1.0", "kestrel-1.0");
+    lab.lab.verify(&[&file]).exits(0).says("keys        made in hardware, never exported, touch needed\n");
+    let json: serde_json::Value = serde_json::from_str(&lab.lab.verify(&["--json", &file]).exits(0).out).unwrap();
+    let keys = &json["files"][0]["keys"];
+    let expected = serde_json::json!({
+        "holder": "alice", "made_in_hardware": true, "never_exported": true, "pin": "once", "touch": "cached",
+        "firmware": "5.7.1", "form_factor": "USB-A keychain", "fips": false, "cspn": false, "token": 20_000_001,
+        "slot": "9c", "vouched_for_by": "CN=TEST ONLY attestation root",
+    });
+    assert_eq!((keys.as_array().unwrap().len(), &keys[0]), (2, &expected));
     interop::python_tuf_downloads(&lab.lab, &["1.0"]);
     interop::openpgp_accepts_the_checksums(&lab.lab);
 
@@ -387,10 +398,10 @@ fn keys_are_made_in_tokens_that_are_fit_for_it() {
     let before = alice.state().keys;
     lab.forget();
     let said = lab.generate(ALICE).exits(0).says("Generated alice-root in slot 85, touch always");
-    said.says("Made 3 keys in token 20000001").says("Touch token 20000001 of alice to sign an OpenPGP certificate");
-    assert_eq!((lab.count(is_pin), lab.count(is_touch)), (1, 1));
+    said.says("Made 4 keys in token 20000001").says("Touch token 20000001 of alice to sign an OpenPGP certificate");
+    assert_eq!((lab.count(is_pin), lab.count(is_touch)), (1, 2));
     let after = alice.state();
-    assert_eq!(after.keys.len(), 6);
+    assert_eq!(after.keys.len(), 7);
     assert!(before.iter().all(|(slot, key)| after.keys[slot].secret == key.secret), "no key was made again");
     assert!(after.keys.iter().all(|(slot, key)| *slot == 0xf9 || key.pin == PinPolicy::Once));
     assert_ne!(after.management.key, Management::default_of([5, 7, 1]).key);
@@ -427,7 +438,9 @@ fn keys_are_made_in_tokens_that_are_fit_for_it() {
     let secret = [5; 32];
     let imported = Key::import(Algorithm::P256, &secret, PinPolicy::Once, TouchPolicy::Cached).unwrap();
     bob.change(|state| drop(state.keys.insert(0x9c, imported)));
-    lab.generate(BOB).exits(1).says("token 20000002 of bob fails: it answers with status");
+    let said =
+        lab.generate(BOB).exits(REJECTED).says("token 20000002 of bob vouches for no key in slot 9c, where bob-");
+    said.says("it holds none, or one that was imported").says("do not use this token");
     assert!(!lab.lab.path("policy/keys/bob-release.pem").exists());
 }
 
@@ -484,9 +497,9 @@ fn homes_are_made_with_the_tokens_that_are_there() {
     lab.pcscd.reader(BOB).plug(&lab.tokens[BOB]);
 
     lab.forget();
-    let said = lab.runs(&["key", "selftest", "--token", "20000002"]).exits(0).says("5 keys work.");
-    said.says("Tested bob-root signed in").says("Touch token 20000002 of bob to sign a test (4 more).");
-    assert_eq!((lab.count(is_pin), lab.count(is_touch), lab.count(is_signature)), (1, 5, 5));
+    let said = lab.runs(&["key", "selftest", "--token", "20000002"]).exits(0).says("6 keys work.");
+    said.says("Tested bob-root signed in").says("Touch token 20000002 of bob to sign a test (5 more).");
+    assert_eq!((lab.count(is_pin), lab.count(is_touch), lab.count(is_signature)), (1, 6, 6));
     lab.tokens[BOB].fail(Token::SIGN, 2, Fault::Flipped);
     lab.runs(&["key", "selftest"]).exits(1).says("made a signature that does not verify");
     lab.runs(&["key", "selftest", "--token", "7"]).exits(1).says("nothing was tested");

@@ -13,6 +13,7 @@ use crate::abandon::AbandonError;
 use crate::courier::CourierError;
 use crate::cut::CutError;
 use crate::enrol::EnrolError;
+use crate::enrol::ImportPublicError;
 use crate::home::HomeError;
 use crate::import::ImportError;
 use crate::init::InitError;
@@ -131,6 +132,10 @@ pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> Comma
         Problem::EmptySlot { .. } | Problem::OtherKey { .. } => {
             result.hint("nothing was signed; look for the right token, or correct [token] in terminal.toml")
         }
+        Problem::FactoryPin => result.hint_command(
+            "nothing was signed; set a PIN with the PUK using:",
+            &["key", "unblock", "--token", &serial.to_string()],
+        ),
         Problem::LastTry(which) => {
             result.hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"))
         }
@@ -438,16 +443,46 @@ impl From<EnrolError> for CommandError {
                 "no key was made; the makers of tokens publish the certificates of their roots: get them, compare \
                  them with those from another channel, and put them there as PEM files",
             ),
-            EnrolError::Attestation { .. } => {
+            EnrolError::Shared(..) => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("no key was made; take a token in which nobody has keys")
+            }
+            EnrolError::NoKeys(_) => result.hint_command("see which key is in which token using:", &["key", "list"]),
+            EnrolError::Attestation { .. } | EnrolError::NotMadeThere { .. } | EnrolError::Changed { .. } => {
                 let mut result = result;
                 result.code = REJECTED;
                 result.hint("do not use this token: nobody can tell where such a key was made")
+            }
+            EnrolError::NotErased { token, .. } => {
+                let lines = [format!("ykman --device {} piv reset", token.serial)];
+                result.hint_lines("erase all keys of this token using:", &lines)
             }
             EnrolError::BlockedPuk(token) | EnrolError::UnknownManagement(token) => {
                 let lines = [format!("ykman --device {} piv reset", token.serial)];
                 result.hint_lines("no key was made. Take another token, or erase all keys of this one using:", &lines)
             }
             _ => result.hint(again),
+        }
+    }
+}
+
+impl From<ImportPublicError> for CommandError {
+    fn from(error: ImportPublicError) -> Self {
+        let nothing = "nothing was kept beside the policy";
+        match error {
+            ImportPublicError::Enrol(error) => error.into(),
+            ImportPublicError::Home(error) => {
+                Self::from(error).hint("what was kept is whole; when that is mended, run the same command again")
+            }
+            ImportPublicError::Read(error) => Self::from(error).hint(nothing),
+            ImportPublicError::Incomplete { .. } => Self::from_error(FAILED, &error)
+                .hint(format!("{nothing}; name all files of a key, as `release key generate` has made them")),
+            ImportPublicError::Other(_) => Self::from_error(REJECTED, &error).hint(format!(
+                "{nothing}. A key that is enrolled is never replaced: compare both with the person whose it is"
+            )),
+            error => Self::from_error(REJECTED, &error)
+                .hint(format!("{nothing}; ask the person whose files these are, not over the medium")),
         }
     }
 }

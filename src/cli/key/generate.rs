@@ -10,6 +10,7 @@ use crate::cli::ui::Ui;
 use crate::cli::ui::counted;
 use crate::enrol;
 use crate::enrol::Request;
+use crate::enrol::Whose;
 use crate::manifest::Holder;
 
 /// Make the keys of a person in a token
@@ -30,11 +31,17 @@ Examples:
       release key generate --online --token 15237804")]
 pub struct Args {
     /// The person, as the policy names them
-    #[arg(long, value_name = "NAME", required_unless_present = "online")]
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["online", "archive"])]
     holder: Option<Holder>,
     /// Make the key of snapshot and timestamp
     #[arg(long, conflicts_with = "holder")]
     online: bool,
+    /// Make the keys of the archive's certificate, for apt
+    ///
+    /// In a token of its own. Let one person keep that token, and another one choose and
+    /// keep its PIN, so that neither signs alone.
+    #[arg(long, conflicts_with_all = ["holder", "online"])]
+    archive: bool,
     /// The serial number that is printed on the token
     #[arg(long, value_name = "SERIAL")]
     token: u32,
@@ -45,8 +52,16 @@ pub struct Args {
 
 /// Runs `release key generate`.
 pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
-    let request = Request { policy: &args.policy, holder: args.holder.as_ref(), serial: args.token };
+    let whose = match &args.holder {
+        Some(holder) => Whose::Person(holder),
+        None if args.archive => Whose::Archive,
+        None => Whose::Online,
+    };
+    let request = Request { policy: &args.policy, whose, serial: args.token };
     let made = enrol::generate(&request, ui, Timestamp::now())?;
+    if args.archive {
+        ui.say("Two people keep this: one the token, the other its PIN. Neither signs alone.");
+    }
     ui.say(&format!("Made {} in token {}.", counted(made.len(), "key"), args.token));
     if ui.json {
         ui.data(&json!({ "version": 1, "token": args.token, "keys": made }).to_string());

@@ -13,6 +13,7 @@ use crate::cli::error::CommandError;
 use crate::cli::ui::Paint;
 use crate::cli::ui::Ui;
 use crate::cli::ui::counted;
+use crate::manifest::Attested;
 use crate::manifest::Holder;
 use crate::manifest::Product;
 use crate::manifest::Version;
@@ -121,6 +122,15 @@ fn describe(facts: &Facts) -> String {
             need => format!("  built by    {built_by} ({need} people needed)"),
         },
     ];
+    // What holds for all of them; the details are in the JSON.
+    if let Some(weakest) = facts.attested.values().min_by_key(|attested| attested.touch_policy) {
+        let some = if facts.attested.len() == signed {
+            String::new()
+        } else {
+            format!(" (only of {})", facts.attested.keys().map(Holder::as_str).collect::<Vec<_>>().join(", "))
+        };
+        lines.insert(3, format!("  keys        {weakest}{some}"));
+    }
     if let Some(commit) = &facts.built.commit {
         let branch = facts.built.branch.as_deref().map(printable).unwrap_or_default();
         lines.push(format!("  built from  {} on {branch}", commit.short()));
@@ -183,6 +193,29 @@ fn day(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d").to_string()
 }
 
+/// The key by which a person signed.
+fn key_to_json(holder: &Holder, attested: Option<&Attested>) -> Value {
+    let mut value = json!({ "holder": holder, "made_in_hardware": attested.is_some() });
+    if let (Some(attested), Some(members)) = (attested, value.as_object_mut()) {
+        let facts = json!({
+            "never_exported": true,
+            "pin": attested.pin_policy,
+            "touch": attested.touch_policy,
+            "firmware": attested.firmware,
+            "form_factor": attested.form_factor,
+            "fips": attested.fips,
+            "cspn": attested.cspn,
+            "token": attested.serial,
+            "slot": attested.slot,
+            "vouched_for_by": attested.root,
+        });
+        if let Value::Object(facts) = facts {
+            members.extend(facts);
+        }
+    }
+    value
+}
+
 fn to_json(outcome: &Outcome) -> Value {
     let mut value = json!({ "path": outcome.path, "verdict": word(outcome.code).0 });
     if let (Some(facts), Some(members)) = (&outcome.facts, value.as_object_mut()) {
@@ -196,6 +229,7 @@ fn to_json(outcome: &Outcome) -> Value {
             "sha256": facts.artifact.sha256,
             "length": facts.artifact.length,
             "signed_by": facts.signed_by,
+            "keys": facts.signed_by.iter().map(|holder| key_to_json(holder, facts.attested.get(holder))).collect::<Vec<_>>(),
             "holders": facts.holders,
             "threshold": facts.threshold,
             "built_by": facts.built.by,

@@ -211,16 +211,19 @@ impl Token {
     /// # Errors
     /// The management key was not shown; the token is gone.
     pub fn put_certificate(&mut self, slot: Slot, certificate: &[u8]) -> Result<(), CardError> {
-        let low = match slot.number() {
-            0x9a => 0x05,
-            0x9c => 0x0a,
-            0x9d => 0x0b,
-            0x9e => 0x01,
-            retired => 0x0d + (retired - 0x82),
-        };
         // Not compressed, and without a checksum (SP 800-73-4 part 1, appendix A).
         let fields = [apdu::make_field(0x70, certificate), vec![0x71, 1, 0, 0xfe, 0]].concat();
-        self.put_object([0x5f, 0xc1, low], &fields)
+        self.put_object(certificate_object(slot), &fields)
+    }
+
+    /// Erases the key in a slot, and its certificate. Tokens have this command since
+    /// firmware 5.7.
+    ///
+    /// # Errors
+    /// The management key was not shown, or the slot is empty; the token is gone.
+    pub fn erase(&mut self, slot: Slot) -> Result<(), CardError> {
+        self.ask(0xf6, 0xff, slot.number(), &[])?;
+        self.put_object(certificate_object(slot), &[])
     }
 
     fn object(&mut self, name: [u8; 3]) -> Result<Vec<u8>, CardError> {
@@ -233,6 +236,18 @@ impl Token {
         let data = [apdu::make_field(0x5c, &name), apdu::make_field(0x53, content)].concat();
         self.ask(0xdb, 0x3f, 0xff, &Zeroizing::new(data)).map(drop)
     }
+}
+
+/// The object with the certificate of a slot (SP 800-73-4 part 1, table 3).
+fn certificate_object(slot: Slot) -> [u8; 3] {
+    let low = match slot.number() {
+        0x9a => 0x05,
+        0x9c => 0x0a,
+        0x9d => 0x0b,
+        0x9e => 0x01,
+        retired => 0x0d + (retired - 0x82),
+    };
+    [0x5f, 0xc1, low]
 }
 
 /// The kind of a management key.

@@ -131,6 +131,9 @@ pub enum Problem {
     /// One try is left, and nobody said that it may be spent.
     #[error("has one try of its {0} left, which was not spent")]
     LastTry(Secret),
+    /// Whoever finds the token knows its PIN.
+    #[error("still has the PIN from the factory, which everybody knows")]
+    FactoryPin,
     /// The PIN or PUK is blocked.
     #[error("has a blocked {0}: it was wrong too often")]
     Blocked(Secret),
@@ -321,23 +324,24 @@ fn assemble<'a>(
     slots.into_iter().map(key).collect()
 }
 
-/// The key in a slot of a token that is open, and whose PIN was given.
+/// The keys in slots of a token that is open, and whose PIN was given.
 ///
 /// # Errors
-/// The slot is empty, or holds no key of ours.
+/// A slot is empty, or holds no key of ours.
 pub fn opened<'a>(
-    name: &KeyName,
     token_name: &TokenName,
     (mut token, pin): (Token, Pin),
-    slot: Slot,
+    slots: &[(&KeyName, Slot)],
     person: &'a dyn Secrets,
-) -> Result<PivKey<'a>, KeyError> {
-    let wanted = Wanted { name, token: token_name.clone(), slot, is_enrolled: Box::new(|_| true) };
-    let (key, public) = check(&mut token, &wanted).map_err(|problem| token_name.error(problem))?;
-    let checked = Checked { name: name.clone(), token: token_name.clone(), slot, key, public };
+) -> Result<Vec<PivKey<'a>>, KeyError> {
+    let mut checked = Vec::new();
+    for &(name, slot) in slots {
+        let wanted = Wanted { name, token: token_name.clone(), slot, is_enrolled: Box::new(|_| true) };
+        let (key, public) = check(&mut token, &wanted).map_err(|problem| token_name.error(problem))?;
+        checked.push(Checked { name: name.clone(), token: token_name.clone(), slot, key, public });
+    }
     let opened = Arc::new(Mutex::new(Opened { token, pin: Some(pin) }));
-    let keys = assemble(vec![checked], &BTreeMap::from([(token_name.serial, opened)]), person);
-    keys.into_iter().next().ok_or_else(|| token_name.error(Problem::EmptySlot { slot, key: name.clone() }))
+    Ok(assemble(checked, &BTreeMap::from([(token_name.serial, opened)]), person))
 }
 
 /// Opens one token.
@@ -428,6 +432,9 @@ fn check(token: &mut Token, key: &Wanted<'_>) -> Result<(SlotKey, PublicKey), Pr
 pub fn unlock(token: &mut Token, name: &TokenName, person: &dyn Secrets) -> Result<Pin, KeyError> {
     let fails = |error| name.error(Problem::Card(error));
     let left = token.tries().map_err(fails)?;
+    if token.secret(Secret::Pin).map_err(fails)?.is_default {
+        return Err(name.error(Problem::FactoryPin));
+    }
     let pin = name.ask_for(Secret::Pin, left, person)?;
     name.is_right(Secret::Pin, token.verify(&pin).map_err(fails)?)?;
     Ok(pin)

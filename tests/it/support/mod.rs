@@ -136,7 +136,7 @@ fn make_template() -> TempDir {
     fs::write(root.join("policy/policy.toml"), policy).unwrap();
     let mut passphrases = String::from("online horse-online\n");
     for holder in ["alice", "bob", "carol"] {
-        for purpose in ["root", "targets", "release", "claim", "openpgp"] {
+        for purpose in ["root", "targets", "release", "claim", "openpgp", "certify"] {
             writeln!(passphrases, "{holder}-{purpose} horse-{holder}-{purpose}").unwrap();
         }
     }
