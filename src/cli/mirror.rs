@@ -262,12 +262,12 @@ fn print_layout(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandEr
     let entry = server(home, name)?;
     let keys = publish::deploy_keys(home, entry, ui)?;
     let (pool, meta) = (folders(Class::WriteOnce), folders(Class::Pointer));
-    let pointers: Vec<&str> = layout::urls(Class::Pointer).collect();
+    let (pool_urls, meta_urls) = (urls(Class::WriteOnce), urls(Class::Pointer));
     if ui.json {
         let keys: Vec<&String> = keys.iter().map(|(_, key)| key).collect();
         let value = json!({
             "version": 1, "mirror": name, "port": entry.port, "pool_folders": pool, "meta_folders": meta,
-            "pointers": pointers, "keys": keys,
+            "pool_urls": pool_urls, "meta_urls": meta_urls, "keys": keys,
         });
         ui.data(&value.to_string());
         return Ok(());
@@ -275,7 +275,8 @@ fn print_layout(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandEr
     let mut lines = vec!["release-mirror-layout 1".to_owned(), format!("port {}", entry.port)];
     lines.extend(pool.iter().map(|folder| format!("folder pool {folder}")));
     lines.extend(meta.iter().map(|folder| format!("folder meta {folder}")));
-    lines.extend(pointers.iter().map(|url| format!("pointer {url}")));
+    lines.extend(pool_urls.iter().map(|url| format!("url pool {url}")));
+    lines.extend(meta_urls.iter().map(|url| format!("url meta {url}")));
     for (account, key) in keys {
         let account = if account == Account::Pool { "pool" } else { "meta" };
         lines.push(format!("key {account} {key}"));
@@ -286,4 +287,8 @@ fn print_layout(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandEr
 
 fn folders(class: Class) -> Vec<&'static str> {
     layout::folders(class).collect()
+}
+
+fn urls(class: Class) -> Vec<&'static str> {
+    layout::urls(class).collect()
 }

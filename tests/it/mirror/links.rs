@@ -1,0 +1,1 @@
+//! Pushes over links that are slow, silent, or cut.
