@@ -20,6 +20,7 @@ use crate::publish;
 use crate::repository::Pending;
 use crate::repository::RepositoryError;
 use crate::repository::State;
+use crate::repository::layout;
 use crate::repository::stage::Place;
 use crate::sign::Plan;
 
@@ -78,6 +79,11 @@ impl Cut<'_> {
             place.check_free()?;
         }
         Ok(cut)
+    }
+
+    /// Mirrors have the folders that only their operators can make.
+    pub(super) fn check_mirrors(&self) -> Result<(), CutError> {
+        Ok(publish::refuse_unprepared(self.home, |class| layout::folders(class).collect(), self.operator)?)
     }
 
     /// One waiting cut per product, and no interrupted seal of something else.

@@ -87,6 +87,7 @@ impl Cut<'_> {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
             self.check_others()?;
+            self.check_mirrors()?;
             self.show_plan(&plan, of_product, &state, cut.pin.as_ref(), cut.staged.is_some())?;
             atomic::make_folder(&stage)?;
             atomic::make_folder(&signing)?;
@@ -147,6 +148,7 @@ impl Cut<'_> {
         publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
         let plan = Plan::new(self.home, self.product)?;
         self.check_others()?;
+        self.check_mirrors()?;
         let scratch =
             tempfile::tempdir().map_err(|error| CutError::Home(HomeError::io(&std::env::temp_dir(), error)))?;
         let path = scratch.path().join("source.git");

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::Account;
+use super::pace;
 use crate::home::HomeError;
 use crate::manifest::MirrorName;
 use crate::manifest::Sha256;
@@ -99,8 +100,12 @@ pub enum PublishError {
         complaint: String,
     },
     /// The server gives no answer, or too few. Trying again may help.
-    #[error("the SSH server at {0} answers too slowly")]
+    #[error("the SSH server at {0} answers too slowly: {limits}", limits = pace::limits())]
     Silent(String),
+    /// The web server is too slow to read back what was pushed. Trying again may
+    /// help.
+    #[error("{0} is served too slowly: {limits}", limits = pace::limits())]
+    SlowReader(String),
     /// The server answers what the protocol does not allow.
     #[error("the SSH server at {address} does not speak sftp as it should: {reason}")]
     Protocol {
@@ -137,6 +142,9 @@ pub enum PublishError {
         /// Its type and permissions.
         mode: u32,
     },
+    /// What a mirror says about itself cannot be recorded.
+    #[error("nothing was recorded of this mirror: {0}")]
+    NoFacts(String),
     /// What was written is not what the web server gives.
     #[error("{0} was written, but is not served")]
     NotServed(String),

@@ -96,6 +96,10 @@ impl super::Mirror for Mirror {
         }
         Ok(listed)
     }
+
+    fn facts(&self) -> Result<Option<Vec<u8>>, PublishError> {
+        Ok(None)
+    }
 }
 
 impl Mirror {

@@ -7,7 +7,10 @@
 
 mod audit;
 mod error;
+mod facts;
 mod folder;
+mod pace;
+mod prepared;
 mod sftp;
 
 use std::collections::BTreeMap;
@@ -48,6 +51,11 @@ pub use audit::Finding;
 pub use audit::audit;
 pub use error::OldHome;
 pub use error::PublishError;
+pub use facts::Accepted;
+pub use facts::Compared;
+pub use facts::accept;
+pub use prepared::Unprepared;
+pub use prepared::refuse_unprepared;
 pub use sftp::Account;
 pub use sftp::Checked;
 pub use sftp::check;
@@ -125,6 +133,12 @@ trait Mirror: Send + Sync {
     /// # Errors
     /// It cannot be listed, or is more than `max`.
     fn list(&self, max: usize) -> Result<Vec<Listed>, PublishError>;
+
+    /// What the mirror says about itself; `None` if nothing.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    fn facts(&self) -> Result<Option<Vec<u8>>, PublishError>;
 }
 
 /// What a mirror should hold.
@@ -167,7 +181,7 @@ fn targets<'h>(home: &'h Home, progress: &'h dyn Progress) -> Result<Vec<Target<
 pub fn files(home: &Home, entry: &MirrorEntry) -> Arc<dyn Files> {
     match entry {
         MirrorEntry::Folder(path) => Arc::new(Folder::new(home.resolve(path))),
-        MirrorEntry::Sftp(entry) => Arc::new(Url::pinned(&entry.url, &entry.addresses)),
+        MirrorEntry::Sftp(entry) => Arc::new(Url::pinned(&entry.url, &entry.addresses, pace::of_reader())),
     }
 }
 
@@ -185,15 +199,10 @@ fn served(files: &dyn Files, name: &str, length: u64) -> Result<Option<Sha256>, 
 }
 
 /// Does a job for all mirrors at once.
-fn on_each<'t, T: Send, I: Send>(
-    targets: &'t [Target<'_>],
-    inputs: impl IntoIterator<Item = I>,
-    job: impl Fn(&'t Target<'_>, I) -> T + Sync,
-) -> Vec<T> {
+fn at_once<I: Send, T: Send>(inputs: impl IntoIterator<Item = I>, job: impl Fn(I) -> T + Sync) -> Vec<T> {
     let job = &job;
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            targets.iter().zip(inputs).map(|(target, input)| scope.spawn(move || job(target, input))).collect();
+        let threads: Vec<_> = inputs.into_iter().map(|input| scope.spawn(move || job(input))).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -325,10 +334,10 @@ struct Ready {
 impl Push<'_> {
     fn run(&self, targets: Vec<Target<'_>>) -> Result<Vec<Outcome>, HomeError> {
         crate::home::step("publish.begun");
-        let first = on_each(&targets, &targets, |target, _| self.phase_one(target));
+        let first = at_once(&targets, |target| self.phase_one(target));
         let passed: Vec<bool> = first.iter().map(Result::is_ok).collect();
         let ready = passed.iter().filter(|passed| **passed).count();
-        let second = on_each(&targets, first, |target, first: Result<Ready, PublishError>| {
+        let second = at_once(targets.iter().zip(first), |(target, first): (_, Result<Ready, PublishError>)| {
             let first = first?;
             if ready < self.quorum && !first.is_shown {
                 return Err(PublishError::NoQuorum { ready, needed: self.quorum, of: targets.len() });
@@ -406,7 +415,7 @@ pub struct Survey {
 pub fn survey(home: &Home, root: &[u8]) -> Result<Vec<Survey>, HomeError> {
     let ours = Ours::load(home, root)?;
     let targets = targets(home, &Silent)?;
-    let held = on_each(&targets, &targets, |target, _| ours.held_by(target));
+    let held = at_once(&targets, |target| ours.held_by(target));
     let surveys = targets.into_iter().zip(held);
     Ok(surveys.map(|(target, held)| Survey { mirror: target.name.clone(), held, noted: target.state }).collect())
 }

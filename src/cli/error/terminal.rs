@@ -252,6 +252,15 @@ impl From<CutError> for CommandError {
                      come back, name another one in terminal.toml",
                 )
                 .hint_command("one that has lost everything gets it back using:", &["publish"]),
+            CutError::Unprepared(ref unprepared) => {
+                let name = unprepared.mirror.to_string();
+                Self::from_error(FAILED, &error)
+                    .hint_command(
+                        "on that mirror, its operator runs, as root, `scripts/mirror LAYOUT` with what this prints here:",
+                        &["mirror", "layout", &name],
+                    )
+                    .hint("then run the same command again")
+            }
             CutError::Overtaken { ref product, ref version, .. } => {
                 let (product, version) = (product.to_string(), version.to_string());
                 Self::from_error(REJECTED, &error).hint_command(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::Account;
 use super::INCOMING;
 use super::session;
+use super::session::Session;
 use super::staging;
 use crate::home::Home;
 use crate::policy::KeyPlace;
@@ -39,15 +40,34 @@ pub fn check<'a>(
     progress: &dyn Progress,
 ) -> Result<Checked, PublishError> {
     session::with(home, entry, account, progress, async |session| {
-        let mut missing = Vec::new();
-        for folder in folders {
-            if !session.look(&format!("/pub/{folder}")).await?.is_some_and(session::Found::is_folder) {
-                missing.push(folder.to_owned());
-            }
-        }
+        let missing = lacking(session, folders).await?;
         staging(session).await?;
         Ok(Checked { account, free: session.room(INCOMING, 0).await?, missing })
     })
+}
+
+/// Which of these folders a mirror lacks. Nothing is written there.
+///
+/// # Errors
+/// The account cannot be used.
+pub fn lacks<'a>(
+    home: &Home,
+    entry: &SftpEntry,
+    account: Account,
+    folders: impl Iterator<Item = &'a str>,
+    progress: &dyn Progress,
+) -> Result<Vec<String>, PublishError> {
+    session::with(home, entry, account, progress, async |session| lacking(session, folders).await)
+}
+
+async fn lacking<'a>(session: &Session, folders: impl Iterator<Item = &'a str>) -> Result<Vec<String>, PublishError> {
+    let mut missing = Vec::new();
+    for folder in folders {
+        if !session.look(&format!("/pub/{folder}")).await?.is_some_and(session::Found::is_folder) {
+            missing.push(folder.to_owned());
+        }
+    }
+    Ok(missing)
 }
 
 /// The public halves of a mirror's deploy keys, as `authorized_keys` has them.

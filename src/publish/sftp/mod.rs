@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::TryStreamExt;
@@ -22,6 +23,7 @@ use futures_util::stream;
 pub use self::enroll::Checked;
 pub use self::enroll::check;
 pub use self::enroll::deploy_keys;
+pub use self::enroll::lacks;
 pub use self::enroll::make_deploy_keys;
 use self::session::IN_FLIGHT;
 use self::session::Session;
@@ -30,6 +32,10 @@ use super::Listed;
 use super::PublishError;
 use super::TIMESTAMP;
 use super::Work;
+use super::facts::MAX_FACTS;
+use super::pace;
+use super::pace::Pace;
+use super::pace::READERS;
 use crate::home;
 use crate::home::Home;
 use crate::manifest::Class;
@@ -45,8 +51,6 @@ use crate::transport::Files;
 /// How often a file is uploaded again that the mirror's timer took away before
 /// it had all its names.
 const ATTEMPTS: usize = 3;
-/// How many files are read back at once.
-const READERS: usize = 4;
 /// How long to wait before a pointer is read again that a cache may still hold.
 const PAUSES: [u64; 4] = [0, 1, 2, 4];
 
@@ -91,6 +95,8 @@ pub(super) struct Mirror<'h> {
     entry: &'h SftpEntry,
     files: Arc<dyn Files>,
     progress: &'h dyn Progress,
+    /// Of its web server.
+    pace: Pace,
 }
 
 /// What lacks some of its names on the mirror.
@@ -105,7 +111,8 @@ struct Missing<'w> {
 
 impl<'h> Mirror<'h> {
     pub(super) fn new(home: &'h Home, entry: &'h SftpEntry, files: Arc<dyn Files>, progress: &'h dyn Progress) -> Self {
-        Self { home, entry, files, progress }
+        let pace = Pace::new(pace::of_reader().rate);
+        Self { home, entry, files, progress, pace }
     }
 
     fn with<T>(
@@ -118,7 +125,12 @@ impl<'h> Mirror<'h> {
 
     /// What readers get under a name; `None` if there is nothing.
     fn served(&self, name: &RepoPath, length: u64) -> Result<Option<Sha256>, PublishError> {
-        Ok(super::served(self.files.as_ref(), name.as_str(), length)?)
+        let asked = Instant::now();
+        let found = super::served(self.files.as_ref(), name.as_str(), length)?;
+        if self.pace.keeps(asked.elapsed(), length) {
+            return Ok(found);
+        }
+        Err(PublishError::SlowReader(self.files.place()))
     }
 
     fn place(&self, name: &RepoPath) -> String {
@@ -232,7 +244,15 @@ impl super::Mirror for Mirror<'_> {
         listed.extend(self.with(Account::Pointer, async |session| session.list("/pub", max).await)?);
         Ok(listed)
     }
+
+    fn facts(&self) -> Result<Option<Vec<u8>>, PublishError> {
+        self.with(Account::Pointer, async |session| session.read(FACTS, MAX_FACTS).await)
+    }
 }
+
+/// What `scripts/mirror` has a mirror say about itself; only the pointer account
+/// can read it.
+const FACTS: &str = "/facts";
 
 /// Where files are before they have names.
 const INCOMING: &str = "/incoming/";
