@@ -15,6 +15,7 @@ use crate::courier::push;
 use crate::home::Base;
 use crate::home::HomeError;
 use crate::key::piv::Tokens;
+use crate::publish::DeployKeys;
 
 /// For a connected machine that has nothing but deploy keys
 #[derive(Debug, clap::Subcommand)]
@@ -57,7 +58,9 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     let checked = |serial, digest| {
         ui.say(&format!("Publication {serial} verifies. The terminal has shown the same digest:\n\n    {digest}\n"));
     };
-    let done = push::push(&base, &args.dir, to, Timestamp::now(), &Tokens::new(ui), &checked)?;
+    let tokens = Tokens::new(ui);
+    let keys = DeployKeys::new(&base, None, &tokens);
+    let done = push::push(&keys, &args.dir, to, Timestamp::now(), &checked)?;
     let receipt = to.join(courier::RECEIPT);
     ui.say(&format!("Wrote the receipt {}; bring it to the terminal.", receipt.display()));
     let facts = json!({

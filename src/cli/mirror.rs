@@ -31,7 +31,10 @@ use crate::policy::SftpEntry;
 use crate::policy::Terminal;
 use crate::publish;
 use crate::publish::Account;
+use crate::publish::Compared;
 use crate::publish::DeployKeys;
+use crate::publish::Finding;
+use crate::publish::PublishError;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::layout;
@@ -68,13 +71,21 @@ Examples:
     },
     /// Compare all that a mirror has with what was published
     ///
-    /// Reads every file as readers get it, and lists what is on the mirror's disk.
-    /// Prints a line for each thing that is not as it was published; exit 3 if there
-    /// is any. A mirror whose administrator is not honest can lie about its disk, and
-    /// give others other bytes: let somebody verify it from elsewhere, too.
+    /// Reads every file as readers get it, lists what is on the mirror's disk, and
+    /// compares what the mirror says about itself (accounts, keys, settings, units)
+    /// with what was recorded by --accept. Prints a line for each thing that differs;
+    /// exit 3 if there is any. A mirror whose administrator is not honest can lie about
+    /// its disk and itself, and give others other bytes: let somebody verify it from
+    /// elsewhere, too.
     Audit {
         /// The mirror, as terminal.toml names it
         name: MirrorName,
+        /// Read only so many files, chosen at random; list all of them
+        #[arg(long, value_name = "N")]
+        sample: Option<usize>,
+        /// Record what the mirror says about itself as what it should say
+        #[arg(long, conflicts_with = "sample")]
+        accept: bool,
     },
     /// Bring a mirror up to date, and look at every file that it should have
     ///
@@ -138,7 +149,8 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
             add(base, policy.as_ref(), args, ui)?;
         }
         Command::List => list(&Base::open(home)?, ui),
-        Command::Audit { name } => audit(&Home::open(home)?, name, ui)?,
+        Command::Audit { name, accept: true, .. } => accept(&Home::open(home)?, name, ui)?,
+        Command::Audit { name, sample, .. } => audit(&Home::open(home)?, name, *sample, ui)?,
         Command::CatchUp { name } => catch_up(&Home::open(home)?, name, ui)?,
         Command::Check { name } => check(&Base::open(home)?, name, ui)?,
         Command::Layout { name } => print_layout(&Base::open(home)?, name, ui)?,
@@ -260,40 +272,106 @@ fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError>
     }
     Pending::finish_interrupted(home)?;
     let state = State::load(&home.repository())?;
-    let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), &Tokens::new(ui))?;
+    let tokens = Tokens::new(ui);
+    let keys = DeployKeys::new(home, Some(&home.policy), &tokens);
+    let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), &keys)?;
     let again = ["mirror", "catch-up", name.as_str()];
     report_mirrors(home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
 }
 
-fn audit(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+fn audit(home: &Home, name: &MirrorName, sample: Option<usize>, ui: &Ui) -> Result<(), CommandError> {
     if matches!(home.terminal.mirrors.get(name), Some(MirrorEntry::Courier)) {
         return Err(carried(name));
     }
     let state = State::load(&home.repository())?;
-    let audit = publish::audit(home, name, state.newest_root()?, &Tokens::new(ui))?.ok_or_else(|| unknown(name))?;
+    let tokens = Tokens::new(ui);
+    let keys = DeployKeys::new(home, Some(&home.policy), &tokens);
+    let audit = publish::audit(home, name, state.newest_root()?, sample, Timestamp::now(), &keys)?
+        .ok_or_else(|| unknown(name))?;
+    let recorded = match audit.facts {
+        Compared::All => true,
+        Compared::NotRecorded => {
+            ui.warn(&format!(
+                "what mirror `{name}` should say about itself was not recorded; look at it, and say `release mirror \
+                 audit {name} --accept`"
+            ));
+            false
+        }
+        Compared::Nothing => false,
+    };
     let facts = json!({
-        "version": 1, "mirror": name, "serial": audit.serial, "files": audit.files,
-        "findings": audit.findings.iter().map(|finding| json!({
-            "kind": finding.kind(), "path": finding.path(), "finding": finding.to_string(),
-        })).collect::<Vec<_>>(),
+        "version": 1, "mirror": name, "serial": audit.serial, "files": audit.files, "read": audit.read,
+        "facts_compared": recorded, "findings": findings_json(&audit.findings),
     });
     if audit.findings.is_empty() {
-        let all = counted(audit.files, "file");
+        let all = match audit.read {
+            read if read == audit.files => counted(audit.files, "file"),
+            read => format!("{read} of {}", counted(audit.files, "file")),
+        };
         let text = format!("  {name}  publication {}, {all} as published, and nothing else", audit.serial);
         ui.data(&if ui.json { facts.to_string() } else { text });
         return Ok(());
     }
     if !ui.json {
-        for finding in &audit.findings {
-            ui.data(&format!("  {:<10}  {finding}", finding.kind()));
-        }
+        print_findings(&audit.findings, ui);
     }
     let count = counted(audit.findings.len(), "finding");
-    let name = name.to_string();
-    Err(CommandError::new(error::REJECTED, format!("mirror `{name}` is not as it was published: {count}"))
+    let mirror = name.to_string();
+    let mut result = CommandError::new(error::REJECTED, format!("mirror `{name}` is not as it should be: {count}"))
         .facts(facts)
-        .hint("find out who did it, and when: the log of its SSH server names the key of each login")
-        .hint_command("put back what is missing, and replace pointers, using:", &["mirror", "catch-up", &name]))
+        .hint("find out who did it, and when: the log of its SSH server names the key of each login");
+    if audit.findings.iter().any(|finding| finding.path().is_some()) {
+        result = result
+            .hint_command("put back what is missing, and replace pointers, using:", &["mirror", "catch-up", &mirror]);
+    }
+    if audit.findings.iter().any(|finding| finding.path().is_none()) {
+        result = result.hint_command(
+            "where its operator has changed the machine, and says why, record what it says now using:",
+            &["mirror", "audit", &mirror, "--accept"],
+        );
+    }
+    Err(result)
+}
+
+fn accept(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
+    let _lock = home.lock("release mirror audit")?;
+    server(home, name)?;
+    let tokens = Tokens::new(ui);
+    let keys = DeployKeys::new(home, Some(&home.policy), &tokens);
+    let accepted = publish::accept(home, name, Timestamp::now(), &keys).map_err(|error| match error {
+        PublishError::NoFacts(_) => CommandError::from(error)
+            .hint("have its operator run scripts/mirror again, and release-mirror-facts after it"),
+        other => other.into(),
+    })?;
+    let accepted = accepted.ok_or_else(|| unknown(name))?;
+    if ui.json {
+        let value = json!({
+            "version": 1, "mirror": name, "facts": accepted.facts, "sha256": accepted.sha256,
+            "changes": findings_json(&accepted.changes),
+        });
+        ui.data(&value.to_string());
+        return Ok(());
+    }
+    print_findings(&accepted.changes, ui);
+    ui.say(&format!(
+        "Recorded {} that mirror {name} says about itself, sha256 {}. On its console, `tail -n +3 \
+         /srv/mirror/meta-root/facts | sha256sum` says the same.",
+        counted(accepted.facts, "fact"),
+        accepted.sha256
+    ));
+    Ok(())
+}
+
+fn print_findings(findings: &[Finding], ui: &Ui) {
+    for finding in findings {
+        ui.data(&format!("  {:<10}  {finding}", finding.kind()));
+    }
+}
+
+fn findings_json(findings: &[Finding]) -> Vec<serde_json::Value> {
+    let line =
+        |finding: &Finding| json!({ "kind": finding.kind(), "path": finding.path(), "finding": finding.to_string() });
+    findings.iter().map(line).collect()
 }
 
 fn unknown(name: &MirrorName) -> CommandError {
@@ -333,12 +411,12 @@ fn print_layout(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandEr
     let entry = server(home, name)?;
     let keys = publish::deploy_keys(home, entry, ui)?;
     let (pool, meta) = (folders(Class::WriteOnce), folders(Class::Pointer));
-    let pointers: Vec<&str> = layout::urls(Class::Pointer).collect();
+    let (pool_urls, meta_urls) = (urls(Class::WriteOnce), urls(Class::Pointer));
     if ui.json {
         let keys: Vec<&String> = keys.iter().map(|(_, key)| key).collect();
         let value = json!({
             "version": 1, "mirror": name, "port": entry.port, "pool_folders": pool, "meta_folders": meta,
-            "pointers": pointers, "keys": keys,
+            "pool_urls": pool_urls, "meta_urls": meta_urls, "keys": keys,
         });
         ui.data(&value.to_string());
         return Ok(());
@@ -346,7 +424,8 @@ fn print_layout(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandEr
     let mut lines = vec!["release-mirror-layout 1".to_owned(), format!("port {}", entry.port)];
     lines.extend(pool.iter().map(|folder| format!("folder pool {folder}")));
     lines.extend(meta.iter().map(|folder| format!("folder meta {folder}")));
-    lines.extend(pointers.iter().map(|url| format!("pointer {url}")));
+    lines.extend(pool_urls.iter().map(|url| format!("url pool {url}")));
+    lines.extend(meta_urls.iter().map(|url| format!("url meta {url}")));
     for (account, key) in keys {
         let account = if account == Account::Pool { "pool" } else { "meta" };
         lines.push(format!("key {account} {key}"));
@@ -357,4 +436,8 @@ fn print_layout(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandEr
 
 fn folders(class: Class) -> Vec<&'static str> {
     layout::folders(class).collect()
+}
+
+fn urls(class: Class) -> Vec<&'static str> {
+    layout::urls(class).collect()
 }

@@ -11,6 +11,7 @@ use super::ui::Ui;
 use crate::home::Home;
 use crate::key::piv::Tokens;
 use crate::publish;
+use crate::publish::DeployKeys;
 use crate::repository::Pending;
 use crate::repository::State;
 
@@ -27,7 +28,9 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let _lock = home.lock("release publish")?;
     Pending::finish_interrupted(&home)?;
     let state = State::load(&home.repository())?;
-    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &Tokens::new(ui))?;
+    let tokens = Tokens::new(ui);
+    let keys = DeployKeys::new(&home, Some(&home.policy), &tokens);
+    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &keys)?;
     report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)
 }

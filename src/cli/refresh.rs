@@ -13,6 +13,7 @@ use super::ui::Ui;
 use crate::home::Home;
 use crate::key::piv::Tokens;
 use crate::publish;
+use crate::publish::DeployKeys;
 use crate::refresh;
 use crate::repository::State;
 
@@ -35,7 +36,8 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     refresh::refresh(&home, (&operator, &tokens), &Timestamp::now)?;
     tokens.keep(|serial| home.terminal.has_deploy_key_in(serial));
     let state = State::load(&home.repository())?;
-    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &tokens)?;
+    let keys = DeployKeys::new(&home, Some(&home.policy), &tokens);
+    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &keys)?;
     report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)
 }

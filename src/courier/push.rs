@@ -17,12 +17,11 @@ use super::vouch;
 use crate::home;
 use crate::home::Base;
 use crate::home::HomeError;
-use crate::key::piv::Tokens;
 use crate::manifest::Sha256;
 use crate::manifest::json;
 use crate::manifest::names::one_line;
-use crate::progress::Progress;
 use crate::publish;
+use crate::publish::DeployKeys;
 use crate::publish::Outcome;
 use crate::publish::Shown;
 use crate::repository::RepositoryError;
@@ -52,14 +51,13 @@ pub struct Pushed {
 /// The medium is refused: nothing was pushed. The receipt cannot be written. Failures
 /// of mirrors are in their outcomes.
 pub fn push(
-    base: &Base,
+    keys: &DeployKeys<'_>,
     place: &Path,
     to: &Path,
     now: Timestamp,
-    tokens: &Tokens<'_>,
     checked: &dyn Fn(u64, Sha256),
 ) -> Result<Pushed, CourierError> {
-    let progress: &dyn Progress = tokens.person();
+    let (base, progress) = (keys.base(), keys.progress());
     let pinned = root(base)?;
     let carried = Arc::new(Carried::open(place)?);
     let newest_root = vouch::check(&carried, &pinned, now, progress)?;
@@ -75,7 +73,7 @@ pub fn push(
     let newest = (serial, carried.timestamp()?);
     // Where everything is at hand, what a mirror has lost is put back.
     let everything = carried.export.after == 0;
-    let outcomes = publish::push_carried(base, carried.as_ref(), newest, everything, &newest_root, now, tokens)?;
+    let outcomes = publish::push_carried(carried.as_ref(), newest, everything, &newest_root, now, keys)?;
     home::step("courier.pushed");
     let receipt = receipt(base, carried.export.serial, &newest_root, &outcomes)?;
     desk.write(RECEIPT, |file| file.write_all(&receipt))

@@ -14,6 +14,7 @@ use crate::manifest::Version;
 use crate::openpgp::OpenPgpError;
 use crate::policy::ConfigError;
 use crate::publish::OldHome;
+use crate::publish::Unprepared;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::source::SourceError;
@@ -70,6 +71,9 @@ pub enum CutError {
     /// The home is older than the world.
     #[error(transparent)]
     OldHome(#[from] OldHome),
+    /// A mirror could not take the release.
+    #[error(transparent)]
+    Unprepared(#[from] Unprepared),
     /// Another terminal has released under the number that this cut has signed.
     #[error("{product} {version} was signed as manifest {number}, but manifest {newest} is published by now")]
     Overtaken {

@@ -17,9 +17,11 @@ use crate::manifest::Pin;
 use crate::manifest::Sha256;
 use crate::policy::ProductPolicy;
 use crate::publish;
+use crate::publish::DeployKeys;
 use crate::repository::Pending;
 use crate::repository::RepositoryError;
 use crate::repository::State;
+use crate::repository::layout;
 use crate::repository::stage::Place;
 use crate::sign::Plan;
 
@@ -78,6 +80,12 @@ impl Cut<'_> {
             place.check_free()?;
         }
         Ok(cut)
+    }
+
+    /// Mirrors have the folders that only their operators can make.
+    /// `by_token`: on mirrors whose deploy keys are in tokens, or on the others.
+    pub(super) fn check_mirrors(&self, keys: &DeployKeys<'_>, by_token: bool) -> Result<(), CutError> {
+        Ok(publish::refuse_unprepared(keys, by_token, |class| layout::folders(class).collect())?)
     }
 
     /// One waiting cut per product, and no interrupted seal of something else.

@@ -26,6 +26,7 @@ use crate::manifest::Pin;
 use crate::manifest::Product;
 use crate::manifest::Version;
 use crate::publish;
+use crate::publish::DeployKeys;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::stage::Place;
@@ -85,10 +86,12 @@ impl Cut<'_> {
         let (stage, signing) = (folder.join("stage"), folder.join("signing"));
         let mut cut = self.open_state(&folder, &state, &journal)?;
         let tokens = Tokens::new(self.operator);
+        let keys = DeployKeys::new(self.home, Some(&self.home.policy), &tokens);
         if cut.sealed.is_none() {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
             self.check_others()?;
+            self.check_mirrors(&keys, false)?;
             self.show_plan(&plan, of_product, &state, cut.pin.as_ref(), cut.staged.is_some())?;
             atomic::make_folder(&stage)?;
             atomic::make_folder(&signing)?;
@@ -114,6 +117,7 @@ impl Cut<'_> {
             if !asked {
                 self.confirm(&state, &staged, pin, &fixed, &plan, &mut journal)?;
             }
+            self.check_mirrors(&keys, true)?;
             let batch = Batch::open(self.home, &plan, &staged.role, folders, &tokens)?;
             let now = (self.now)();
             let mut session =
@@ -128,7 +132,7 @@ impl Cut<'_> {
         CutState::drop_source(&folder);
         // While the network is used, no token is open but those that let in at mirrors.
         tokens.keep(|serial| self.home.terminal.has_deploy_key_in(serial));
-        let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), &tokens)?;
+        let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), &keys)?;
         note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
         Ok(Summary { serial: cut.sealed, mirrors })
     }
@@ -151,6 +155,8 @@ impl Cut<'_> {
         publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
         let plan = Plan::new(self.home, self.product)?;
         self.check_others()?;
+        let tokens = Tokens::new(self.operator);
+        self.check_mirrors(&DeployKeys::new(self.home, Some(&self.home.policy), &tokens), false)?;
         let scratch =
             tempfile::tempdir().map_err(|error| CutError::Home(HomeError::io(&std::env::temp_dir(), error)))?;
         let path = scratch.path().join("source.git");

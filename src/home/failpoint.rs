@@ -1,7 +1,11 @@
-//! Places where tests kill the program, to show that it resumes.
+//! Places where tests kill the program or hold it, to show that it resumes; and
+//! time that goes faster for them.
+
+use std::time::Duration;
 
 /// The steps of a cut, in order. In debug builds `RELEASE_FAIL_AT=STEP` kills
 /// the program there as `kill -9` would; `STEP:N` at the N-th time.
+/// `RELEASE_STOP_AT` stops it, until somebody lets it go on.
 pub const STEPS: [&str; 22] = [
     "fetch.done",
     "archive.done",
@@ -66,16 +70,29 @@ pub fn step(name: &str) {
 fn fail_if_asked(name: &str) {
     use std::sync::atomic::AtomicU32;
     use std::sync::atomic::Ordering;
-    static PASSED: AtomicU32 = AtomicU32::new(0);
 
-    let Ok(wanted) = std::env::var("RELEASE_FAIL_AT") else {
-        return;
-    };
-    let (wanted, nth) = match wanted.split_once(':') {
-        Some((step, nth)) => (step, nth.parse().unwrap_or(1)),
-        None => (wanted.as_str(), 1),
-    };
-    if wanted == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == nth {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    use rustix::process::Signal;
+    static PASSED: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+
+    let faults = [("RELEASE_FAIL_AT", Signal::KILL), ("RELEASE_STOP_AT", Signal::STOP)];
+    for ((variable, signal), passed) in faults.into_iter().zip(&PASSED) {
+        let Ok(wanted) = std::env::var(variable) else { continue };
+        let (wanted, nth) = match wanted.split_once(':') {
+            Some((step, nth)) => (step, nth.parse().unwrap_or(1)),
+            None => (wanted.as_str(), 1),
+        };
+        if wanted == name && passed.fetch_add(1, Ordering::SeqCst) + 1 == nth {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+        }
     }
+}
+
+/// How long to wait for somebody who is silent. In debug builds
+/// `RELEASE_PATIENCE=SECONDS` is less.
+pub fn patience(usual: Duration) -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(seconds) = std::env::var("RELEASE_PATIENCE").ok().and_then(|text| text.parse().ok()) {
+        return usual.min(Duration::from_secs(seconds));
+    }
+    usual
 }

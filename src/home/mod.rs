@@ -7,6 +7,7 @@
 //! cuts/<product>-<version>/             cut.json, stage/, logs: resumable at any point
 //! publications/<serial>.json            what each seal added; <serial>.partial/ while one is made
 //! mirrors/<name>.json                   what each mirror holds; <name>.receipt/ what a courier saw there
+//! facts/<mirror>.json                   what each mirror should say about itself
 //! inputs/<sha256>                       inputs of builds, by hash
 //! inbox/                                what media brought, hostile until it is checked
 //! journal.jsonl                         each line holds the hash of the line before
@@ -36,6 +37,7 @@ use crate::transport::TransportError;
 use crate::transport::read_plain;
 
 pub use cut::CutState;
+pub use failpoint::patience;
 pub use failpoint::step;
 pub use journal::Event;
 pub use journal::Journal;
@@ -279,6 +281,16 @@ impl Home {
     /// The folder of publications.
     pub fn publications(&self) -> PathBuf {
         self.folder.join("publications")
+    }
+
+    /// The folder of what mirrors should say about themselves.
+    pub fn facts_folder(&self) -> PathBuf {
+        self.folder.join("facts")
+    }
+
+    /// What a mirror should say about itself.
+    pub fn facts(&self, name: &MirrorName) -> PathBuf {
+        self.facts_folder().join(format!("{name}.json"))
     }
 
     /// The folder of inputs of builds.

@@ -5,15 +5,19 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+use jiff::Timestamp;
+
+use super::Compared;
 use super::DeployKeys;
 use super::Ours;
 use super::PublishError;
 use super::Served;
 use super::Target;
 use super::all_served;
+use super::facts;
+use super::pace::READERS;
 use super::served;
 use crate::home::Home;
-use crate::key::piv::Tokens;
 use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::MirrorName;
@@ -26,8 +30,6 @@ use crate::progress::Stage;
 use crate::transport::TransportError;
 use crate::tuf;
 
-/// How many files are read at once.
-const READERS: usize = 4;
 /// So many files more than were published are still listed.
 const SURPLUS: usize = 10_000;
 
@@ -71,6 +73,21 @@ pub enum Finding {
         /// Its type and permissions.
         mode: u32,
     },
+    /// The mirror says about itself what it did not say when that was recorded.
+    Appeared {
+        /// What it says. Foreign text, printable.
+        fact: String,
+    },
+    /// The mirror does not say any more what was recorded.
+    Vanished {
+        /// What it said.
+        fact: String,
+    },
+    /// The mirror does not say what it is like.
+    Silent {
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 impl Finding {
@@ -81,16 +98,20 @@ impl Finding {
             Self::Missing { .. } => "missing",
             Self::Unexpected { .. } => "unexpected",
             Self::Mode { .. } => "mode",
+            Self::Appeared { .. } => "appeared",
+            Self::Vanished { .. } => "vanished",
+            Self::Silent { .. } => "silent",
         }
     }
 
-    /// The file.
-    pub fn path(&self) -> &str {
+    /// The file; `None` for what the mirror says about itself.
+    pub fn path(&self) -> Option<&str> {
         match self {
             Self::Changed { path, .. }
             | Self::Missing { path, .. }
             | Self::Unexpected { path }
-            | Self::Mode { path, .. } => path,
+            | Self::Mode { path, .. } => Some(path),
+            Self::Appeared { .. } | Self::Vanished { .. } | Self::Silent { .. } => None,
         }
     }
 }
@@ -104,6 +125,8 @@ impl fmt::Display for Finding {
             Self::Missing { path, reason } => write!(f, "{path}: {reason}"),
             Self::Unexpected { path } => write!(f, "{path}: nobody has published it"),
             Self::Mode { path, mode } => write!(f, "{path}: its mode there is {mode:o}"),
+            Self::Appeared { fact } | Self::Vanished { fact } => f.write_str(fact),
+            Self::Silent { reason } => f.write_str(reason),
         }
     }
 }
@@ -113,15 +136,21 @@ impl fmt::Display for Finding {
 pub struct Audit {
     /// The publication that the mirror serves.
     pub serial: u64,
-    /// How many names were compared.
+    /// How many names it should have; all of them were looked for.
     pub files: usize,
+    /// How many of them were read.
+    pub read: usize,
+    /// What of the mirror itself was compared.
+    pub facts: Compared,
     /// What is not as it was published, sorted.
     pub findings: Vec<Finding>,
 }
 
-/// Compares all that a mirror serves, and all that it has on its disk, with what
-/// was published up to the publication that it serves. A mirror whose root is not
-/// honest can lie about its disk, and give others other bytes than us.
+/// Compares all that a mirror serves, all that it has on its disk, and what it says
+/// about itself, with what was published up to the publication that it serves and
+/// with what was recorded of it. With `sample`, only so many files are read, chosen
+/// at random. A mirror whose root is not honest can lie about its disk and itself,
+/// and give others other bytes than us.
 ///
 /// # Errors
 /// The mirror cannot be read, or is ahead of this home.
@@ -129,7 +158,9 @@ pub fn audit(
     home: &Home,
     mirror: &MirrorName,
     root: &[u8],
-    tokens: &Tokens<'_>,
+    sample: Option<usize>,
+    now: Timestamp,
+    keys: &DeployKeys<'_>,
 ) -> Result<Option<Audit>, PublishError> {
     let ours = Ours::load(home, root)?;
     let all = all_served(home)?;
@@ -137,8 +168,7 @@ pub fn audit(
         return Ok(None);
     };
     ours.held_by(&served)?;
-    let keys = DeployKeys::new(home, Some(&home.policy), tokens);
-    let Some(target) = Target::new(&keys, home, served) else {
+    let Some(target) = Target::new(keys, home, served) else {
         return Ok(None);
     };
     // Whoever must look for a token has waited for nothing yet.
@@ -151,16 +181,44 @@ pub fn audit(
         expected.extend(entry.names.iter().map(|name| (name.as_str(), entry)));
     }
     expected.extend(work.new.pointers.iter().map(|(name, entry)| (name.as_str(), entry)));
-    let mut findings = as_served(&target.served, &expected, tokens.person())?;
+    let mut to_read: Vec<(&str, &Entry)> = expected.iter().map(|(name, entry)| (*name, *entry)).collect();
+    if let Some(count) = sample {
+        choose(&mut to_read, count)?;
+    }
+    let mut findings = as_served(&target.served, &to_read, keys.progress())?;
+    let mut missing = expected.clone();
     for Listed { path, mode } in target.mirror.list(expected.len() + SURPLUS)? {
+        missing.remove(path.as_str());
         match expected.get(path.as_str()) {
             None => findings.push(Finding::Unexpected { path: printable(&path) }),
             Some(entry) if !is_safe(entry.class, mode) => findings.push(Finding::Mode { path, mode }),
             Some(_) => {}
         }
     }
+    // Those that were read are missed already.
+    for path in missing.into_keys().filter(|path| to_read.iter().all(|(read, _)| read != path)) {
+        findings.push(Finding::Missing { path: path.to_owned(), reason: "it is not on its disk".to_owned() });
+    }
+    let (facts, about_itself) = facts::compare(home, mirror, target.mirror.facts()?.as_deref(), now)?;
+    findings.extend(about_itself);
     findings.sort();
-    Ok(Some(Audit { serial, files: expected.len(), findings }))
+    Ok(Some(Audit { serial, files: expected.len(), read: to_read.len(), facts, findings }))
+}
+
+/// Leaves so many, chosen at random: whoever changes a file cannot know which.
+fn choose<T>(all: &mut Vec<T>, count: usize) -> Result<(), PublishError> {
+    let count = count.min(all.len());
+    for place in 0..count {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)
+            .map_err(|error| PublishError::io(std::path::Path::new("/dev/urandom"), std::io::Error::other(error)))?;
+        let left = (all.len() - place) as u64;
+        // So few of so many numbers are more likely than others that it is no matter.
+        let chosen = place + usize::try_from(u64::from_le_bytes(random) % left).unwrap_or(0);
+        all.swap(place, chosen);
+    }
+    all.truncate(count);
+    Ok(())
 }
 
 /// Whether nobody but its owner can change a pointer, and nobody at all a file
@@ -175,14 +233,13 @@ fn is_safe(class: Class, mode: u32) -> bool {
 /// What readers get.
 fn as_served(
     target: &Served<'_>,
-    expected: &BTreeMap<&str, &Entry>,
+    files: &[(&str, &Entry)],
     progress: &dyn Progress,
 ) -> Result<Vec<Finding>, PublishError> {
     progress.event(Event::Begin { stage: Stage::Verify, what: target.name.as_str() });
-    progress.event(Event::Length(expected.values().map(|entry| entry.length).sum()));
+    progress.event(Event::Length(files.iter().map(|(_, entry)| entry.length).sum()));
     let findings = Mutex::new(Vec::new());
-    let all: Vec<(&str, &Entry)> = expected.iter().map(|(name, entry)| (*name, *entry)).collect();
-    parallel::in_threads(READERS, &all, |(name, entry)| {
+    parallel::in_threads(READERS, files, |(name, entry)| {
         let path = (*name).to_owned();
         let finding = match served(target.files.as_ref(), name, entry.length) {
             Ok(Some(found)) if found == entry.sha256 => None,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Account;
+use super::pace;
 use crate::home::HomeError;
 use crate::key::KeyError;
 use crate::key::agent::AgentError;
@@ -125,8 +126,12 @@ pub enum PublishError {
         complaint: String,
     },
     /// The server gives no answer, or too few. Trying again may help.
-    #[error("the SSH server at {0} answers too slowly")]
+    #[error("the SSH server at {0} answers too slowly: {limits}", limits = pace::limits())]
     Silent(String),
+    /// The web server is too slow to read back what was pushed. Trying again may
+    /// help.
+    #[error("{0} is served too slowly: {limits}", limits = pace::limits())]
+    SlowReader(String),
     /// The server answers what the protocol does not allow.
     #[error("the SSH server at {address} does not speak sftp as it should: {reason}")]
     Protocol {
@@ -166,6 +171,9 @@ pub enum PublishError {
     /// The mirror has lost, or never had, what this medium does not carry.
     #[error("the mirror lacks {0}, which this medium does not carry; have it exported with --all")]
     NotCarried(RepoPath),
+    /// What a mirror says about itself cannot be recorded.
+    #[error("nothing was recorded of this mirror: {0}")]
+    NoFacts(String),
     /// What was written is not what the web server gives.
     #[error("{0} was written, but is not served")]
     NotServed(String),

@@ -102,6 +102,10 @@ impl super::Mirror for Mirror<'_> {
         }
         Ok(listed)
     }
+
+    fn facts(&self) -> Result<Option<Vec<u8>>, PublishError> {
+        Ok(None)
+    }
 }
 
 impl Mirror<'_> {

@@ -7,7 +7,10 @@
 
 mod audit;
 mod error;
+mod facts;
 mod folder;
+mod pace;
+mod prepared;
 mod sftp;
 mod supply;
 mod survey;
@@ -24,7 +27,6 @@ use crate::home::Base;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::atomic;
-use crate::key::piv::Tokens;
 use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::MirrorName;
@@ -48,6 +50,11 @@ pub use audit::Finding;
 pub use audit::audit;
 pub use error::OldHome;
 pub use error::PublishError;
+pub use facts::Accepted;
+pub use facts::Compared;
+pub use facts::accept;
+pub use prepared::Unprepared;
+pub use prepared::refuse_unprepared;
 pub use sftp::Account;
 pub use sftp::Checked;
 pub use sftp::DeployKeys;
@@ -152,6 +159,12 @@ trait Mirror: Send + Sync {
     /// # Errors
     /// It cannot be listed, or is more than `max`.
     fn list(&self, max: usize) -> Result<Vec<Listed>, PublishError>;
+
+    /// What the mirror says about itself; `None` if nothing.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    fn facts(&self) -> Result<Option<Vec<u8>>, PublishError>;
 }
 
 /// What a mirror should hold.
@@ -215,7 +228,7 @@ impl<'h> Target<'h> {
 pub fn files(base: &Base, name: &MirrorName, entry: &MirrorEntry) -> Arc<dyn Files> {
     match entry {
         MirrorEntry::Folder(path) => Arc::new(Folder::new(base.resolve(path))),
-        MirrorEntry::Sftp(entry) => Arc::new(Url::pinned(&entry.url, &entry.addresses)),
+        MirrorEntry::Sftp(entry) => Arc::new(Url::pinned(&entry.url, &entry.addresses, pace::of_reader())),
         MirrorEntry::Courier => Arc::new(Folder::new(base.receipt(name))),
     }
 }
@@ -234,15 +247,10 @@ fn served(files: &dyn Files, name: &str, length: u64) -> Result<Option<Sha256>, 
 }
 
 /// Does a job for all mirrors at once.
-fn on_each<'t, M: Sync, T: Send, I: Send>(
-    mirrors: &'t [M],
-    inputs: impl IntoIterator<Item = I>,
-    job: impl Fn(&'t M, I) -> T + Sync,
-) -> Vec<T> {
+fn at_once<I: Send, T: Send>(inputs: impl IntoIterator<Item = I>, job: impl Fn(I) -> T + Sync) -> Vec<T> {
     let job = &job;
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            mirrors.iter().zip(inputs).map(|(mirror, input)| scope.spawn(move || job(mirror, input))).collect();
+        let threads: Vec<_> = inputs.into_iter().map(|input| scope.spawn(move || job(input))).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -257,9 +265,8 @@ fn on_each<'t, M: Sync, T: Send, I: Send>(
 ///
 /// # Errors
 /// Only what concerns the home; failures of mirrors are in their outcomes.
-pub fn push(home: &Home, root: &[u8], now: Timestamp, tokens: &Tokens<'_>) -> Result<Vec<Outcome>, HomeError> {
-    let keys = DeployKeys::new(home, Some(&home.policy), tokens);
-    push_from(&keys, home, Ours::load(home, root)?, false, now)
+pub fn push(home: &Home, root: &[u8], now: Timestamp, keys: &DeployKeys<'_>) -> Result<Vec<Outcome>, HomeError> {
+    push_from(keys, home, Ours::load(home, root)?, false, now)
 }
 
 /// The same, of what a medium carries, whose newest timestamp is `timestamp` and has
@@ -269,16 +276,14 @@ pub fn push(home: &Home, root: &[u8], now: Timestamp, tokens: &Tokens<'_>) -> Re
 /// # Errors
 /// Only what concerns the folder of the courier.
 pub fn push_carried(
-    base: &Base,
     supply: &dyn Supply,
     (newest, timestamp): (u64, Vec<u8>),
     everything: bool,
     root: &[u8],
     now: Timestamp,
-    tokens: &Tokens<'_>,
+    keys: &DeployKeys<'_>,
 ) -> Result<Vec<Outcome>, HomeError> {
-    let keys = DeployKeys::new(base, None, tokens);
-    push_from(&keys, supply, Ours { newest, timestamp, root }, everything, now)
+    push_from(keys, supply, Ours { newest, timestamp, root }, everything, now)
 }
 
 fn push_from(
@@ -305,13 +310,12 @@ pub fn catch_up(
     mirror: &MirrorName,
     root: &[u8],
     now: Timestamp,
-    tokens: &Tokens<'_>,
+    keys: &DeployKeys<'_>,
 ) -> Result<Vec<Outcome>, HomeError> {
     let ours = Ours::load(home, root)?;
-    let keys = DeployKeys::new(home, Some(&home.policy), tokens);
     let push = Push { base: home, supply: home, ours, now, progress: keys.progress(), quorum: 1, everything: true };
     let meant = all_served(home)?.into_iter().filter(|served| served.name == mirror);
-    push.run(meant.filter_map(|served| Target::new(&keys, home, served)).collect())
+    push.run(meant.filter_map(|served| Target::new(keys, home, served)).collect())
 }
 
 /// A push to several mirrors.
@@ -344,14 +348,15 @@ struct Ready {
 impl Push<'_> {
     fn run(&self, targets: Vec<Target<'_>>) -> Result<Vec<Outcome>, HomeError> {
         crate::home::step("publish.begun");
-        let lacks = on_each(&targets, &targets, |target, _| self.look(target));
+        let lacks = at_once(&targets, |target| self.look(target));
         // One after the other, and before there are bars: whoever gives a PIN is asked.
         let lacks: Vec<Result<Lacks, PublishError>> = targets.iter().zip(lacks).map(unlock).collect();
-        let first =
-            on_each(&targets, lacks, |target, lacks: Result<Lacks, PublishError>| self.phase_one(target, lacks?));
+        let first = at_once(targets.iter().zip(lacks), |(target, lacks): (_, Result<Lacks, PublishError>)| {
+            self.phase_one(target, lacks?)
+        });
         let passed: Vec<bool> = first.iter().map(Result::is_ok).collect();
         let ready = passed.iter().filter(|passed| **passed).count();
-        let second = on_each(&targets, first, |target, first: Result<Ready, PublishError>| {
+        let second = at_once(targets.iter().zip(first), |(target, first): (_, Result<Ready, PublishError>)| {
             let first = first?;
             if ready < self.quorum && !first.lacks.is_shown {
                 return Err(PublishError::NoQuorum { ready, needed: self.quorum, of: targets.len() });

@@ -7,7 +7,7 @@ use super::Ours;
 use super::PublishError;
 use super::TIMESTAMP;
 use super::all_served;
-use super::on_each;
+use super::at_once;
 use crate::home;
 use crate::home::Base;
 use crate::home::Home;
@@ -45,7 +45,7 @@ pub fn survey(home: &Home, root: &[u8]) -> Result<Vec<Survey>, HomeError> {
 }
 
 fn look(ours: &Ours<'_>, all: Vec<super::Served<'_>>) -> Vec<Survey> {
-    let held = on_each(&all, &all, |served, _| ours.held_by(served));
+    let held = at_once(&all, |served| ours.held_by(served));
     let survey = |(served, held): (super::Served<'_>, _)| {
         let by_courier = served.by_courier();
         Survey { mirror: served.name.clone(), held, noted: served.state, by_courier }
@@ -110,7 +110,7 @@ pub struct Shown {
 /// Only what concerns the folder of this machine.
 pub fn shown(base: &Base, root: &[u8]) -> Result<Vec<Shown>, HomeError> {
     let all: Vec<_> = all_served(base)?.into_iter().filter(|served| !served.by_courier()).collect();
-    let served = on_each(&all, &all, |mirror, _| tuf::served::newest(mirror.files.as_ref(), root));
+    let served = at_once(&all, |mirror| tuf::served::newest(mirror.files.as_ref(), root));
     let shown = all.into_iter().zip(served);
     Ok(shown.map(|(mirror, served)| Shown { mirror: mirror.name.clone(), noted: mirror.state, served }).collect())
 }

@@ -16,11 +16,32 @@ struct Place {
     class: Class,
     /// The folder that all of its kind are below; files at the top have none.
     folder: Option<&'static str>,
-    /// Its URLs, as nginx matches them (PCRE). The names in them are not checked
-    /// as closely as by [`Self::holds`].
+    /// Its URLs, as nginx matches them (PCRE): those of the paths that
+    /// [`Self::holds`] finds, and no others.
     url: &'static str,
     /// Whether these segments are such a path.
     holds: fn(&[&str]) -> bool,
+}
+
+/// A product in a URL, before what ends it: reserved names are none.
+macro_rules! product {
+    ($end:literal) => {
+        concat!("(?!(root|targets|snapshot|timestamp|apt|keys|log|policy)", $end, ")[a-z0-9][a-z0-9+.-]{1,63}", $end)
+    };
+}
+
+/// A version in a URL, as a folder.
+macro_rules! version {
+    () => {
+        "[0-9][A-Za-z0-9.+~-]{0,63}/"
+    };
+}
+
+/// A file's name, at the end of a URL.
+macro_rules! file {
+    () => {
+        "[A-Za-z0-9][A-Za-z0-9._+~-]{0,199}$"
+    };
 }
 
 /// Every path has one place.
@@ -28,9 +49,9 @@ const PLACES: [Place; 6] = [
     Place {
         class: Class::WriteOnce,
         folder: Some("targets"),
-        url: "^/targets/",
+        url: concat!("^/targets/((policy|keys)/[0-9]{1,19}/|", product!("/"), version!(), r")[0-9a-f]{64}\.", file!()),
         holds: |path| match path {
-            ["targets", "policy" | "keys", number, file] => number.parse::<u64>().is_ok() && is_hashed(file),
+            ["targets", "policy" | "keys", number, file] => is_number(number) && is_hashed(file),
             ["targets", product, version, file] => is_product(product) && is_version(version) && is_hashed(file),
             _ => false,
         },
@@ -38,19 +59,26 @@ const PLACES: [Place; 6] = [
     Place {
         class: Class::WriteOnce,
         folder: Some("releases"),
-        url: "^/releases/",
-        holds: |path| matches!(path, ["releases", product, version, _] if is_product(product) && is_version(version)),
+        url: concat!("^/releases/", product!("/"), version!(), file!()),
+        holds: |path| match path {
+            ["releases", product, version, file] => is_product(product) && is_version(version) && is_file(file),
+            _ => false,
+        },
     },
     Place {
         class: Class::Pointer,
         folder: Some("metadata"),
-        url: r"^/metadata/(timestamp|[1-9][0-9]*\.[a-z0-9][a-z0-9+.-]*)\.json$",
+        url: concat!(
+            r"^/metadata/(timestamp\.json$|[1-9][0-9]{0,18}\.((root|targets|snapshot)\.json$|",
+            product!(r"\.json$"),
+            "))$"
+        ),
         holds: |path| matches!(path, ["metadata", file] if *file == "timestamp.json" || is_numbered_role(file)),
     },
     Place {
         class: Class::Pointer,
         folder: Some("bundles"),
-        url: r"^/bundles/[a-z0-9][a-z0-9+.-]*\.bundle\.json$",
+        url: concat!("^/bundles/", product!(r"\.bundle\.json$")),
         holds: |path| {
             let product = |file: &str| file.strip_suffix(crate::manifest::bundle::SUFFIX).is_some_and(is_product);
             matches!(path, ["bundles", file] if product(file))
@@ -59,7 +87,7 @@ const PLACES: [Place; 6] = [
     Place {
         class: Class::Pointer,
         folder: Some("keys"),
-        url: r"^/keys/[0-9A-F]+\.(asc|gpg)$",
+        url: r"^/keys/[0-9A-F]{40}([0-9A-F]{24})?\.(asc|gpg)$",
         holds: |path| matches!(path, ["keys", file] if is_key_file(file)),
     },
     Place { class: Class::Pointer, folder: None, url: r"^/index\.html$", holds: |path| path == ["index.html"] },
@@ -89,18 +117,27 @@ fn is_version(name: &str) -> bool {
     name.parse::<Version>().is_ok()
 }
 
+fn is_file(name: &str) -> bool {
+    name.parse::<FileName>().is_ok()
+}
+
+/// A number without a sign that fits in 64 bits.
+fn is_number(text: &str) -> bool {
+    (1..=19).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// `N.<role>.json`.
 fn is_numbered_role(file: &str) -> bool {
     let Some((number, role)) = file.strip_suffix(".json").and_then(|stem| stem.split_once('.')) else {
         return false;
     };
     let known = matches!(role, "root" | "targets" | "snapshot") || role.parse::<Product>().is_ok();
-    known && number.parse::<u64>().is_ok_and(|value| value > 0 && value.to_string() == number)
+    known && is_number(number) && !number.starts_with('0')
 }
 
 /// `<sha256>.<file>`.
 fn is_hashed(file: &str) -> bool {
-    file.split_once('.').is_some_and(|(hash, name)| hash.parse::<Sha256>().is_ok() && !name.is_empty())
+    file.split_once('.').is_some_and(|(hash, name)| hash.parse::<Sha256>().is_ok() && is_file(name))
 }
 
 /// `<fingerprint>.asc` or `.gpg`.

@@ -66,10 +66,10 @@ impl Url {
 
     /// The tree below `base`, asked at these addresses whatever its host is called:
     /// nothing is asked of DNS, and a redirection leads nowhere else.
-    pub fn pinned(base: &str, addresses: &[IpAddr]) -> Self {
+    pub fn pinned(base: &str, addresses: &[IpAddr], patience: Patience) -> Self {
         let resolver = Pinned(addresses.to_vec());
         let make = |config| ureq::Agent::with_parts(config, DefaultConnector::default(), resolver);
-        Self::with_agent(base, Patience::default(), make)
+        Self::with_agent(base, patience, make)
     }
 
     /// The same, over other connections: those of the agent that `make` makes.

@@ -16,6 +16,7 @@ use release::manifest::KeyName;
 use release::manifest::Sha256;
 use release::progress::Event;
 use release::progress::Progress;
+use release::publish::DeployKeys;
 use serde_json::Value;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -280,7 +281,9 @@ fn a_medium_that_changes_after_it_was_checked_gives_no_name_to_anything() {
         export(&lab).exits(0);
         let (base, stick) = (Base::open(&lab.path("courier")).unwrap(), lab.path("stick"));
         let meanwhile = Meanwhile(change);
-        let pushed = courier::push::push(&base, &stick, &stick, Timestamp::now(), &Tokens::new(&meanwhile), &|_, _| ());
+        let tokens = Tokens::new(&meanwhile);
+        let keys = DeployKeys::new(&base, None, &tokens);
+        let pushed = courier::push::push(&keys, &stick, &stick, Timestamp::now(), &|_, _| ());
         for outcome in pushed.unwrap().outcomes {
             let error = outcome.result.unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

@@ -251,6 +251,15 @@ impl From<CutError> for CommandError {
             CutError::Date { .. } => Self::from_error(FAILED, &error)
                 .hint("nothing was built or signed; set the clock, or if it is right, say so with --today YYYY-MM-DD"),
             CutError::OldHome(error) => error.into(),
+            CutError::Unprepared(ref unprepared) => {
+                let name = unprepared.mirror.to_string();
+                Self::from_error(FAILED, &error)
+                    .hint_command(
+                        "on that mirror, its operator runs, as root, `scripts/mirror LAYOUT` with what this prints here:",
+                        &["mirror", "layout", &name],
+                    )
+                    .hint("then run the same command again")
+            }
             CutError::Overtaken { ref product, ref version, .. } => {
                 let (product, version) = (product.to_string(), version.to_string());
                 Self::from_error(REJECTED, &error).hint_command(

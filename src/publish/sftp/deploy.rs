@@ -46,11 +46,13 @@ impl<'t> DeployKeys<'t> {
         Self { base, policy, tokens, failed: Mutex::default() }
     }
 
-    pub(in crate::publish) fn base(&self) -> &'t Base {
+    /// The folder of the machine.
+    pub fn base(&self) -> &'t Base {
         self.base
     }
 
-    pub(in crate::publish) fn progress(&self) -> &'t dyn Progress {
+    /// What is told of what is done.
+    pub fn progress(&self) -> &'t dyn Progress {
         self.tokens.person()
     }
 

@@ -8,6 +8,7 @@ use super::INCOMING;
 use super::deploy;
 use super::deploy::DeployKeys;
 use super::session;
+use super::session::Session;
 use super::staging;
 use crate::home::Base;
 use crate::home::atomic;
@@ -42,15 +43,33 @@ pub fn check<'a>(
     folders: impl Iterator<Item = &'a str>,
 ) -> Result<Checked, PublishError> {
     session::with(keys, entry, account, async |session| {
-        let mut missing = Vec::new();
-        for folder in folders {
-            if !session.look(&format!("/pub/{folder}")).await?.is_some_and(session::Found::is_folder) {
-                missing.push(folder.to_owned());
-            }
-        }
+        let missing = lacking(session, folders).await?;
         staging(session).await?;
         Ok(Checked { account, free: session.room(INCOMING, 0).await?, missing })
     })
+}
+
+/// Which of these folders a mirror lacks. Nothing is written there.
+///
+/// # Errors
+/// The account cannot be used.
+pub fn lacks<'a>(
+    keys: &DeployKeys<'_>,
+    entry: &SftpEntry,
+    account: Account,
+    folders: impl Iterator<Item = &'a str>,
+) -> Result<Vec<String>, PublishError> {
+    session::with(keys, entry, account, async |session| lacking(session, folders).await)
+}
+
+async fn lacking<'a>(session: &Session, folders: impl Iterator<Item = &'a str>) -> Result<Vec<String>, PublishError> {
+    let mut missing = Vec::new();
+    for folder in folders {
+        if !session.look(&format!("/pub/{folder}")).await?.is_some_and(session::Found::is_folder) {
+            missing.push(folder.to_owned());
+        }
+    }
+    Ok(missing)
 }
 
 /// The public halves of a mirror's deploy keys, as `authorized_keys` has them.

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::TryStreamExt;
@@ -24,6 +25,7 @@ pub use self::deploy::DeployKeys;
 pub use self::enroll::Checked;
 pub use self::enroll::check;
 pub use self::enroll::deploy_keys;
+pub use self::enroll::lacks;
 pub use self::enroll::make_deploy_keys;
 use self::session::IN_FLIGHT;
 use self::session::Session;
@@ -33,6 +35,10 @@ use super::PublishError;
 use super::Supply;
 use super::TIMESTAMP;
 use super::Work;
+use super::facts::MAX_FACTS;
+use super::pace;
+use super::pace::Pace;
+use super::pace::READERS;
 use crate::home;
 use crate::manifest::Class;
 use crate::manifest::Entry;
@@ -40,14 +46,13 @@ use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::parallel;
 use crate::policy::DeployKey;
+use crate::policy::Place;
 use crate::policy::SftpEntry;
 use crate::transport::Files;
 
 /// How often a file is uploaded again that the mirror's timer took away before
 /// it had all its names.
 const ATTEMPTS: usize = 3;
-/// How many files are read back at once.
-const READERS: usize = 4;
 /// How long to wait before a pointer is read again that a cache may still hold.
 const PAUSES: [u64; 4] = [0, 1, 2, 4];
 
@@ -75,6 +80,11 @@ impl Account {
             Self::Pointer => &entry.pointer_key,
         }
     }
+
+    /// Whether its deploy key is in a token.
+    pub(super) fn is_in_token(self, entry: &SftpEntry) -> bool {
+        matches!(self.key(entry).place, Place::Slot { .. })
+    }
 }
 
 impl fmt::Display for Account {
@@ -92,6 +102,8 @@ pub(super) struct Mirror<'h> {
     supply: &'h dyn Supply,
     entry: &'h SftpEntry,
     files: Arc<dyn Files>,
+    /// Of its web server.
+    pace: Pace,
 }
 
 /// What lacks some of its names on the mirror.
@@ -111,7 +123,8 @@ impl<'h> Mirror<'h> {
         entry: &'h SftpEntry,
         files: Arc<dyn Files>,
     ) -> Self {
-        Self { keys, supply, entry, files }
+        let pace = Pace::new(pace::of_reader().rate);
+        Self { keys, supply, entry, files, pace }
     }
 
     fn with<T>(
@@ -124,7 +137,12 @@ impl<'h> Mirror<'h> {
 
     /// What readers get under a name; `None` if there is nothing.
     fn served(&self, name: &RepoPath, length: u64) -> Result<Option<Sha256>, PublishError> {
-        Ok(super::served(self.files.as_ref(), name.as_str(), length)?)
+        let asked = Instant::now();
+        let found = super::served(self.files.as_ref(), name.as_str(), length)?;
+        if self.pace.keeps(asked.elapsed(), length) {
+            return Ok(found);
+        }
+        Err(PublishError::SlowReader(self.files.place()))
     }
 
     fn place(&self, name: &RepoPath) -> String {
@@ -244,7 +262,15 @@ impl super::Mirror for Mirror<'_> {
         listed.extend(self.with(Account::Pointer, async |session| session.list("/pub", max).await)?);
         Ok(listed)
     }
+
+    fn facts(&self) -> Result<Option<Vec<u8>>, PublishError> {
+        self.with(Account::Pointer, async |session| session.read(FACTS, MAX_FACTS).await)
+    }
 }
+
+/// What `scripts/mirror` has a mirror say about itself; only the pointer account
+/// can read it.
+const FACTS: &str = "/facts";
 
 /// Where files are before they have names.
 const INCOMING: &str = "/incoming/";

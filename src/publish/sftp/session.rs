@@ -41,19 +41,14 @@ use crate::process::Conversation;
 use crate::publish::Content;
 use crate::publish::Listed;
 use crate::publish::PublishError;
+use crate::publish::pace;
+use crate::publish::pace::Pace;
 
 /// How many requests are on their way at once.
 pub(super) const IN_FLIGHT: usize = 32;
-/// A server that answers nothing for so long counts as down.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The least bytes per second, on average, after [`PATIENCE`]: an answer now and
-/// then must not hold up a release for ever.
-const RATE: u64 = 1000;
 /// The bytes per second of the slowest disk that we wait for.
 const DISK: u64 = 1_000_000;
-/// How many bytes an answer that acknowledges none counts for.
-const ANSWER: u64 = 4096;
-/// What every server of OpenSSH takes in one write, in bytes.
+/// What every server of OpenSSH takes in one write and gives in one read, in bytes.
 const SMALL_WRITE: u64 = 32_000;
 /// More is not written at once, whatever the server offers.
 const LARGE_WRITE: u64 = 255_000;
@@ -74,11 +69,11 @@ pub(super) struct Session {
     address: String,
     /// How many bytes one write may have.
     chunk: usize,
-    begun: Instant,
-    /// When the last answer came.
+    pace: Pace,
+    /// How many requests wait for an answer.
+    waiting: Cell<usize>,
+    /// When the last answer came, or the first of these requests was sent.
     last: Cell<Instant>,
-    /// What was answered, in bytes.
-    answered: Cell<u64>,
 }
 
 /// What a name on the server stands for.
@@ -196,8 +191,8 @@ impl Session {
         // Time is kept here, since requests of ours wait for each other.
         let config = russh_sftp::client::Config { request_timeout_secs: u64::from(u32::MAX), ..Default::default() };
         let sftp = RawSftpSession::new_with_config(tokio::io::join(reader, writer), config);
-        let now = Instant::now();
-        let mut session = Self { sftp, address, chunk: 0, begun: now, last: Cell::new(now), answered: Cell::new(0) };
+        let (waiting, last) = (Cell::new(0), Cell::new(Instant::now()));
+        let mut session = Self { sftp, address, chunk: 0, pace: Pace::new(pace::RATE), waiting, last };
         let version = session.answer(0, session.sftp.init()).await?;
         let version = version.map_err(|error| session.protocol(&error))?;
         for (name, number) in extensions(account) {
@@ -228,7 +223,10 @@ impl Session {
         request: impl Future<Output = SftpResult<T>>,
     ) -> Result<SftpResult<T>, PublishError> {
         let asked = Instant::now();
-        let patience = PATIENCE + Duration::from_secs(bytes / DISK);
+        let patience = pace::silence() + Duration::from_secs(bytes / DISK);
+        if self.waiting.replace(self.waiting.get() + 1) == 0 {
+            self.last.set(asked);
+        }
         let mut request = pin!(request);
         let result = loop {
             let silence = self.last.get().max(asked).elapsed();
@@ -239,10 +237,9 @@ impl Session {
                 break result;
             }
         };
-        self.last.set(Instant::now());
-        self.answered.set(self.answered.get().saturating_add(bytes.saturating_add(ANSWER)));
-        let elapsed = self.begun.elapsed();
-        if elapsed > PATIENCE && self.answered.get() < RATE.saturating_mul(elapsed.as_secs()) {
+        self.waiting.set(self.waiting.get() - 1);
+        let waited = self.last.replace(Instant::now()).elapsed();
+        if !self.pace.keeps(waited, bytes) {
             return Err(PublishError::Silent(self.address.clone()));
         }
         match result {
@@ -327,6 +324,35 @@ impl Session {
             closed.map_err(|error| self.refused("list", &folder, &error))?;
         }
         Ok(listed)
+    }
+
+    /// The content of a file; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is longer than `max`.
+    pub(super) async fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>, PublishError> {
+        let handle = match self.answer(0, self.sftp.open(path, OpenFlags::READ, FileAttributes::empty())).await? {
+            Ok(handle) => handle.handle,
+            Err(error) if code(&error) == Some(StatusCode::NoSuchFile) => return Ok(None),
+            Err(error) => return Err(self.refused("read", path, &error)),
+        };
+        let mut content = Vec::new();
+        loop {
+            let offset = content.len() as u64;
+            let request = self.sftp.read(handle.as_str(), offset, u32::try_from(SMALL_WRITE).unwrap_or(1024));
+            match self.answer(0, request).await? {
+                Ok(piece) if piece.data.is_empty() => break,
+                Ok(piece) => content.extend(piece.data),
+                Err(error) if code(&error) == Some(StatusCode::Eof) => break,
+                Err(error) => return Err(self.refused("read", path, &error)),
+            }
+            if content.len() as u64 > max {
+                return Err(self.protocol(&format!("{path} is longer than {max} bytes")));
+            }
+        }
+        let closed = self.answer(0, self.sftp.close(handle)).await?;
+        closed.map_err(|error| self.refused("read", path, &error))?;
+        Ok(Some(content))
     }
 
     /// Makes a folder where there is none.

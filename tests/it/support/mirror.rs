@@ -27,7 +27,7 @@ for folder in /etc /usr/local /var/lib/nginx /var/log; do
     mount -t overlay overlay -o "lowerdir=$folder,upperdir=/mnt/up$folder,workdir=/mnt/work$folder" "$folder"
 done
 mount --bind "$LAB/$NAME" /srv
-mount -t tmpfs none /run
+mount -t tmpfs -o mode=755 none /run
 mount -t proc none /proc
 rm -f /etc/ssh/ssh_host_*
 cp "$LAB/$NAME.host" /etc/ssh/ssh_host_ed25519_key
@@ -46,7 +46,7 @@ pub struct Mirror {
     /// Its first process, by which its namespaces are entered.
     init: String,
     pub ssh: u16,
-    http: u16,
+    pub http: u16,
     /// What it has in `/srv`.
     pub disk: PathBuf,
 }

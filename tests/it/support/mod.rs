@@ -7,6 +7,7 @@ pub mod mirror;
 pub mod outside;
 pub mod piv;
 pub mod random;
+pub mod relay;
 pub mod room;
 pub mod server;
 pub mod sshd;
