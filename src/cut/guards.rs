@@ -84,7 +84,7 @@ impl Cut<'_> {
 
     /// Mirrors have the folders that only their operators can make.
     /// `by_token`: on mirrors whose deploy keys are in tokens, or on the others.
-    pub(super) fn check_mirrors(&self, keys: &DeployKeys<'_>, by_token: bool) -> Result<(), CutError> {
+    pub(super) fn check_mirrors(keys: &DeployKeys<'_>, by_token: bool) -> Result<(), CutError> {
         Ok(publish::refuse_unprepared(keys, by_token, |class| layout::folders(class).collect())?)
     }
 

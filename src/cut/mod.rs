@@ -91,7 +91,7 @@ impl Cut<'_> {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
             self.check_others()?;
-            self.check_mirrors(&keys, false)?;
+            Self::check_mirrors(&keys, false)?;
             self.show_plan(&plan, of_product, &state, cut.pin.as_ref(), cut.staged.is_some())?;
             atomic::make_folder(&stage)?;
             atomic::make_folder(&signing)?;
@@ -117,7 +117,7 @@ impl Cut<'_> {
             if !asked {
                 self.confirm(&state, &staged, pin, &fixed, &plan, &mut journal)?;
             }
-            self.check_mirrors(&keys, true)?;
+            Self::check_mirrors(&keys, true)?;
             let batch = Batch::open(self.home, &plan, &staged.role, folders, &tokens)?;
             let now = (self.now)();
             let mut session =
@@ -156,7 +156,7 @@ impl Cut<'_> {
         let plan = Plan::new(self.home, self.product)?;
         self.check_others()?;
         let tokens = Tokens::new(self.operator);
-        self.check_mirrors(&DeployKeys::new(self.home, Some(&self.home.policy), &tokens), false)?;
+        Self::check_mirrors(&DeployKeys::new(self.home, Some(&self.home.policy), &tokens), false)?;
         let scratch =
             tempfile::tempdir().map_err(|error| CutError::Home(HomeError::io(&std::env::temp_dir(), error)))?;
         let path = scratch.path().join("source.git");
