@@ -21,6 +21,7 @@ use crate::cut::Operator;
 use crate::cut::Preview;
 use crate::cut::Review;
 use crate::cut::Stopped;
+use crate::cut::Withdrawing;
 use crate::home::Home;
 use crate::key::KeyError;
 use crate::key::Secrets;
@@ -298,6 +299,29 @@ impl Operator for AtTerminal<'_> {
         let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
         lines.push(format!("  by        {}", holders.join(", ")));
         self.ui.say(&lines.join("\n"));
+        self.ask_for(version)
+    }
+
+    fn confirm_withdrawal(&self, withdrawing: &Withdrawing<'_>) -> Result<(), Stopped> {
+        let Withdrawing { product, entry, plan, .. } = withdrawing;
+        let mut lines = vec![format!("\nTo be signed: manifest {} of {product}", withdrawing.number)];
+        lines.push(format!("  withdraws {}", entry.version));
+        lines.push(format!("  reason    {}", printable(entry.reason.as_str())));
+        lines.push(match &entry.successor {
+            Some(successor) => format!("  instead   {successor}"),
+            None => "  instead   nothing is named".to_owned(),
+        });
+        lines.push(format!("  digest    {}", withdrawing.digest));
+        let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
+        lines.push(format!("  by        {}", holders.join(", ")));
+        self.ui.say(&lines.join("\n"));
+        self.ask_for(&entry.version)
+    }
+}
+
+impl AtTerminal<'_> {
+    /// Has a person type the version.
+    fn ask_for(&self, version: &Version) -> Result<(), Stopped> {
         if self.yes {
             return Ok(());
         }

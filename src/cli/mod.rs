@@ -29,6 +29,8 @@ mod status;
 mod trust;
 mod util;
 mod verify;
+#[cfg(feature = "terminal")]
+mod withdraw;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -130,6 +132,8 @@ enum Command {
     #[cfg(feature = "terminal")]
     Abandon(abandon::Args),
     #[cfg(feature = "terminal")]
+    Withdraw(withdraw::Args),
+    #[cfg(feature = "terminal")]
     #[command(subcommand)]
     Key(key::Command),
     #[cfg(feature = "terminal")]
@@ -204,6 +208,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Import(args) => import::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Abandon(args) => abandon::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Withdraw(args) => withdraw::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Key(command) => key::run(&command, home, ui),
         #[cfg(feature = "terminal")]

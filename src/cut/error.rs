@@ -8,6 +8,7 @@ use jiff::civil::Date;
 use super::Stopped;
 use crate::build::BuildError;
 use crate::home::HomeError;
+use crate::manifest::Line;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
@@ -97,6 +98,45 @@ pub enum CutError {
         product: Product,
         /// Its version.
         other: Version,
+    },
+    /// The withdrawal of another version of the product is not finished.
+    #[error("the withdrawal of {product} {other} is not finished")]
+    OtherWithdrawal {
+        /// The product.
+        product: Product,
+        /// Its version.
+        other: Version,
+    },
+    /// A version that is to be withdrawn, or used instead, was not released.
+    #[error("{product} {version} is no release; nothing was signed")]
+    NotReleased {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+    },
+    /// A version that is to be used instead of itself.
+    #[error("{product} {version} cannot be its own successor; nothing was signed")]
+    OwnSuccessor {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+    },
+    /// The version is withdrawn, or keys were asked to withdraw it, with other words.
+    #[error(
+        "{product} {version} is withdrawn for the reason \"{reason}\"{}; that cannot be changed",
+        .successor.as_ref().map_or_else(String::new, |successor| format!(", with the successor {successor}"))
+    )]
+    OtherReason {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+        /// The reason that was signed.
+        reason: Line,
+        /// What was named to be used instead.
+        successor: Option<Version>,
     },
     /// The recipe has a mistake.
     #[error("the recipe of commit {} has a mistake: {error}", .commit)]

@@ -81,7 +81,8 @@ impl Cut<'_> {
     }
 
     /// One waiting cut per product, and no interrupted seal of something else.
-    pub(super) fn check_others(&self) -> Result<(), CutError> {
+    pub(super) fn check_others(&self, journal: &Journal) -> Result<(), CutError> {
+        self.check_withdrawals(journal)?;
         let open = |cut: &CutState| cut.product == *self.product && cut.release != *self.version && cut.is_open();
         if let Some(other) = self.home.cuts()?.into_iter().find(open) {
             return Err(CutError::OtherCut { product: other.product, other: other.release });

@@ -10,6 +10,7 @@ mod guards;
 mod operator;
 mod sealer;
 mod steps;
+mod withdraw;
 
 use std::path::Path;
 
@@ -39,6 +40,7 @@ pub use operator::Operator;
 pub use operator::Preview;
 pub use operator::Review;
 pub use operator::Stopped;
+pub use operator::Withdrawing;
 pub use sealer::Sealer;
 
 /// What a finished cut did.
@@ -86,7 +88,7 @@ impl Cut<'_> {
         if cut.sealed.is_none() {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
-            self.check_others()?;
+            self.check_others(&journal)?;
             self.show_plan(&plan, of_product, &state, cut.pin.as_ref(), cut.staged.is_some())?;
             atomic::make_folder(&stage)?;
             atomic::make_folder(&signing)?;
@@ -116,7 +118,7 @@ impl Cut<'_> {
             let now = (self.now)();
             let mut session =
                 Session { batch, plan: &plan, stage: &stage, signing: &signing, journal: &mut journal, now };
-            let signed = self.sign(&mut session, of_product, &staged, &fixed)?;
+            let signed = self.sign(&mut session, of_product, &state, &staged, &fixed)?;
 
             // Seal on top of what is published now, check, and only then keep it.
             cut.sealed = Some(self.seal(&mut session, &state, &signed, &staged)?);
@@ -146,7 +148,7 @@ impl Cut<'_> {
         Place { state: &state, product: self.product, version: self.version }.check_free()?;
         publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
         let plan = Plan::new(self.home, self.product)?;
-        self.check_others()?;
+        self.check_others(&journal)?;
         let scratch =
             tempfile::tempdir().map_err(|error| CutError::Home(HomeError::io(&std::env::temp_dir(), error)))?;
         let path = scratch.path().join("source.git");

@@ -13,6 +13,7 @@ use crate::manifest::Version;
 use crate::policy::Location;
 use crate::repository::stage::Changes;
 use crate::sign::Plan;
+use crate::tuf::product::Withdrawn;
 
 /// Somebody who knows what day it is.
 pub trait Calendar {
@@ -31,6 +32,12 @@ pub trait Operator: Secrets + Calendar {
     /// # Errors
     /// The person stops; nothing was signed.
     fn confirm(&self, review: &Review<'_>) -> Result<(), Stopped>;
+
+    /// Shows what is about to be withdrawn, and asks once.
+    ///
+    /// # Errors
+    /// The person stops; nothing was signed.
+    fn confirm_withdrawal(&self, withdrawing: &Withdrawing<'_>) -> Result<(), Stopped>;
 }
 
 /// The person did not confirm.
@@ -77,6 +84,21 @@ pub struct Review<'a> {
     /// What changes in the release manifest.
     pub changes: &'a Changes,
     /// The number of the manifest.
+    pub number: u64,
+    /// The digest that release managers sign.
+    pub digest: Sha256,
+    /// Who signs.
+    pub plan: &'a Plan,
+}
+
+/// What is about to be withdrawn.
+#[derive(Debug)]
+pub struct Withdrawing<'a> {
+    /// The product.
+    pub product: &'a Product,
+    /// The version, why, and what to use instead.
+    pub entry: &'a Withdrawn,
+    /// The number of the release manifest.
     pub number: u64,
     /// The digest that release managers sign.
     pub digest: Sha256,

@@ -49,6 +49,7 @@ use crate::sign::Agreement;
 use crate::sign::Plan;
 use crate::sign::Session;
 use crate::sign::ThresholdMet;
+use crate::sign::Warrant;
 use crate::source;
 use crate::source::Maintainers;
 
@@ -318,6 +319,7 @@ impl Cut<'_> {
         &self,
         session: &mut Session<'_>,
         of_product: &ProductPolicy,
+        state: &State,
         staged: &Staged,
         fixed: &StagedState,
     ) -> Result<Signed, CutError> {
@@ -326,7 +328,9 @@ impl Cut<'_> {
         let claim = session.claim(self.product, self.version, &staged.statement)?;
         let agreed = Agreement::of(self.product, &staged.statement, vec![claim], &self.claim_keys()?, plan.rebuilds)?;
         let threshold = *of_product.threshold.get_ref();
-        let met = session.sign_role(&agreed, staged.role.clone(), threshold)?;
+        let before = state.roles.get(self.product).map(|(_, file)| file.as_slice());
+        let warrant = Warrant::to_release(&agreed, (self.product, self.version), before, &staged.role)?;
+        let met = session.sign_role(&warrant, staged.role.clone(), threshold)?;
         if let Some(signatures) = session.sign_checksums(&met, &staged.checksums, fixed.at)? {
             let certificates: Vec<PathBuf> = plan.openpgp.iter().map(|(.., path)| path.clone()).collect();
             openpgp::stock::check(&certificates, &staged.checksums, &signatures, stage, self.operator)?;
@@ -357,7 +361,7 @@ impl Cut<'_> {
         self.operator.event(Event::Begin { stage: Stage::Seal, what: &self.purpose() });
         let release = SignedRelease {
             product: self.product,
-            version: self.version,
+            version: Some(self.version),
             role: signed.threshold.role(),
             claims: &signed.claims,
             files: self.release_files(state, session.plan, staged, session.stage)?,

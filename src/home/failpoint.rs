@@ -33,9 +33,12 @@ pub const IMPORT_STEPS: [&str; 2] = ["import.copied", "import.kept"];
 /// The steps of making a key in a token, in order.
 pub const ENROLMENT: [&str; 3] = ["enrol.noted", "enrol.generated", "enrol.attested"];
 
+/// The step of a withdrawal that a cut does not have.
+pub const WITHDRAWAL: [&str; 1] = ["withdraw.drafted"];
+
 /// Passes a step. Does nothing in release builds.
 pub fn step(name: &str) {
-    debug_assert!([&STEPS[..], &IMPORT_STEPS, &ENROLMENT].concat().contains(&name), "unknown step {name}");
+    debug_assert!([&STEPS[..], &IMPORT_STEPS, &ENROLMENT, &WITHDRAWAL].concat().contains(&name), "unknown step {name}");
     #[cfg(debug_assertions)]
     fail_if_asked(name);
     #[cfg(not(debug_assertions))]

@@ -124,6 +124,15 @@ pub enum Event {
         /// The number of each product's role in it.
         numbers: BTreeMap<Product, u64>,
     },
+    /// A person confirmed that a release is withdrawn.
+    Withdraw {
+        /// The product.
+        product: Product,
+        /// The version.
+        release: Version,
+        /// Digest of the release manifest.
+        manifest: Sha256,
+    },
     /// A cut was given up; its version and role number are burned.
     Abandon {
         /// The product.

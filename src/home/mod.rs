@@ -5,6 +5,7 @@
 //! keys/                                 public keys, certificates; software keys
 //! repository/                           only sealed things
 //! cuts/<product>-<version>/             cut.json, stage/, logs: resumable at any point
+//! withdrawals/<product>/<version>/      a withdrawal that is not finished
 //! publications/<serial>.json            what each seal added; <serial>.partial/ while one is made
 //! mirrors/<name>.json                   what each mirror holds
 //! inputs/<sha256>                       inputs of builds, by hash
@@ -229,6 +230,26 @@ impl Home {
     /// The folder of a cut.
     pub fn cut(&self, product: &Product, version: &Version) -> PathBuf {
         self.folder.join("cuts").join(format!("{product}-{version}"))
+    }
+
+    /// The folder of a withdrawal that is not finished.
+    pub fn withdrawal(&self, product: &Product, version: &Version) -> PathBuf {
+        self.folder.join("withdrawals").join(product.as_str()).join(version.as_str())
+    }
+
+    /// The withdrawals of a product that are not finished, with their folders.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn withdrawals(&self, product: &Product) -> Result<Vec<(PathBuf, Version)>, HomeError> {
+        let folder = self.folder.join("withdrawals").join(product.as_str());
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(HomeError::io(&folder, error)),
+        };
+        let version = |entry: fs::DirEntry| Some((entry.path(), entry.file_name().to_str()?.parse().ok()?));
+        Ok(entries.flatten().filter_map(version).collect())
     }
 
     /// The folder of publications.

@@ -8,16 +8,18 @@ use crate::key::PublicKey;
 use crate::key::ToSign;
 use crate::manifest::Holder;
 use crate::manifest::Product;
+use crate::manifest::Sha256;
 use crate::manifest::claim::Statement;
 use crate::manifest::dsse::Envelope;
 
 /// Proof that enough people built the same bytes from the same source, recipe
 /// and environment, one of them on this terminal. Only [`Agreement::of`] makes
-/// one, and nothing signs a release manifest without one.
+/// one, and no release manifest gets a release without one.
 #[derive(Debug)]
 pub struct Agreement {
     claims: Vec<Envelope>,
     people: BTreeSet<Holder>,
+    subjects: BTreeMap<String, Sha256>,
 }
 
 impl Agreement {
@@ -58,12 +60,17 @@ impl Agreement {
         if people.len() < need {
             return Err(SignError::TooFewClaims { product: product.clone(), have: people.len(), need });
         }
-        Ok(Self { claims, people })
+        Ok(Self { claims, people, subjects: own.subjects().clone() })
     }
 
     /// The claims.
     pub fn claims(&self) -> &[Envelope] {
         &self.claims
+    }
+
+    /// Names and digests of what was built.
+    pub(super) fn subjects(&self) -> &BTreeMap<String, Sha256> {
+        &self.subjects
     }
 
     /// Who built it.

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::Agreement;
 use super::Plan;
 use super::SignError;
+use super::Warrant;
 use super::load_public;
 use crate::home;
 use crate::home::Home;
@@ -192,18 +192,15 @@ impl Session<'_> {
     }
 
     /// Signs a release manifest by the plan's release managers, and keeps it after
-    /// each signature. The agreement is not read: that it exists is
-    /// the point.
+    /// each signature.
     ///
     /// # Errors
-    /// A key failed, was asked before to sign another manifest of this number,
-    /// or too few signed.
-    pub fn sign_role(
-        &mut self,
-        _agreed: &Agreement,
-        mut role: Draft,
-        threshold: u32,
-    ) -> Result<ThresholdMet, SignError> {
+    /// The warrant is for another manifest; a key failed, was asked before to sign
+    /// another manifest of this number, or too few signed.
+    pub fn sign_role(&mut self, warrant: &Warrant, mut role: Draft, threshold: u32) -> Result<ThresholdMet, SignError> {
+        if !warrant.is_for(&role)? {
+            return Err(SignError::NoWarrant);
+        }
         let file = self.signing.join(format!("{}.json", role.role()));
         let digest = role.digest()?;
         let message = role.canonical()?;

@@ -1,13 +1,16 @@
 //! Agreed builds and staged payloads → signatures.
 //!
-//! Two values guard the order, and only this folder can make them: an
-//! [`Agreement`], which takes claims of enough people, and a [`ThresholdMet`],
-//! which takes an agreement and enough release managers. A release manifest is
-//! signed only through the first, `SHA256SUMS` only through the second.
+//! Three values guard the order, and only this folder can make them: an
+//! [`Agreement`], which takes claims of enough people; a [`Warrant`], which takes
+//! an agreement and a release manifest that adds what was agreed on, or a manifest
+//! that adds nothing; and a [`ThresholdMet`], which takes a warrant and enough
+//! release managers. A release manifest is signed only through the second,
+//! `SHA256SUMS` only through the third.
 
 mod agreement;
 mod batch;
 mod plan;
+mod warrant;
 
 use crate::home::HomeError;
 use crate::key::KeyError;
@@ -25,6 +28,7 @@ pub use batch::ThresholdMet;
 pub use batch::keyid;
 pub use plan::Plan;
 pub use plan::load_public;
+pub use warrant::Warrant;
 
 /// Something that cannot be signed. What was signed before is kept.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,17 @@ pub enum SignError {
         /// How many must.
         need: usize,
     },
+    /// A release manifest that says more than it may.
+    #[error("the release manifest of {product} {reason}; it was not signed")]
+    Manifest {
+        /// The product.
+        product: Product,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A fault of this program: what is to be signed was not looked at.
+    #[error("the release manifest changed after it was looked at; it was not signed")]
+    NoWarrant,
     /// Too few release managers signed.
     #[error("the release manifest has {have} signatures by different people, {need} are needed")]
     ThresholdNotMet {

@@ -27,6 +27,8 @@ pub struct Plan {
     pub release: Vec<(KeyName, Holder)>,
     /// How many may sign.
     pub of: usize,
+    /// How many must sign.
+    pub need: u32,
     /// How many people besides the starter must rebuild.
     pub rebuilds: u32,
     /// OpenPGP keys with their holders and certificates.
@@ -42,6 +44,22 @@ impl Plan {
     /// # Errors
     /// Keys are missing here, or the policy does not allow those that are.
     pub fn new(home: &Home, product: &Product) -> Result<Self, SignError> {
+        let plan = Self::of(home, product)?;
+        if plan.rebuilds > 0 {
+            return Err(SignError::NeedsRebuilds { product: product.clone(), need: plan.rebuilds });
+        }
+        Ok(plan)
+    }
+
+    /// The plan for a withdrawal: nothing is built, so that nobody claims anything.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn to_withdraw(home: &Home, product: &Product) -> Result<Self, SignError> {
+        Ok(Self { openpgp: Vec::new(), ..Self::of(home, product)? })
+    }
+
+    fn of(home: &Home, product: &Product) -> Result<Self, SignError> {
         let policy = &home.policy;
         home.terminal.check_tokens(policy)?;
         let here = |key: &KeyName| home.terminal.tokens.contains_key(key);
@@ -69,9 +87,6 @@ impl Plan {
             let have = release.into_iter().map(|(_, holder)| holder).collect();
             return Err(SignError::NeedsOthers { product: product.clone(), have, need });
         }
-        if rebuilds > 0 {
-            return Err(SignError::NeedsRebuilds { product: product.clone(), need: rebuilds });
-        }
         release.truncate(need);
         let Some((_, starter)) = release.first().cloned() else {
             return Err(SignError::NeedsOthers { product: product.clone(), have: Vec::new(), need });
@@ -88,7 +103,17 @@ impl Plan {
         for (name, _) in &release {
             keyids.insert(name.clone(), keyid(&load_public(home, name)?)?);
         }
-        let plan = Self { starter, claim, release, of, rebuilds, openpgp, online, keyids };
+        let plan = Self {
+            starter,
+            claim,
+            release,
+            of,
+            need: *of_product.threshold.get_ref(),
+            rebuilds,
+            openpgp,
+            online,
+            keyids,
+        };
         for key in plan.keys() {
             match home.terminal.tokens.get(key).map(toml::Spanned::get_ref) {
                 None => return Err(SignError::NoToken(key.clone())),

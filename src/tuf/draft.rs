@@ -175,6 +175,11 @@ impl Draft {
         &self.role
     }
 
+    /// What is signed.
+    pub fn signed(&self) -> &Value {
+        &self.signed
+    }
+
     /// The number, TUF's `version`.
     pub fn number(&self) -> u64 {
         self.number

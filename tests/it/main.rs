@@ -43,4 +43,5 @@ mod tokens;
 mod trees;
 mod verify;
 mod web;
+mod withdraw;
 mod words;

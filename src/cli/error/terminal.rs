@@ -196,6 +196,10 @@ impl From<RepositoryError> for CommandError {
             RepositoryError::Interrupted { purpose, .. } => {
                 let words: Vec<&str> = purpose.split(' ').collect();
                 match words.as_slice() {
+                    ["withdraw", product, version] => result.hint_command(
+                        "finish it first, for the same reason as before, using:",
+                        &["withdraw", product, version, "--reason", "TEXT"],
+                    ),
                     [product, version] => result
                         .hint_command("finish it first using:", &["cut", product, version])
                         .hint_command("or burn it using:", &["abandon", product, version]),
@@ -220,7 +224,7 @@ impl From<CutError> for CommandError {
             CutError::Repository(error) => error.into(),
             CutError::Sign(error) => error.into(),
             CutError::Home(error) => error.into(),
-            CutError::NoProduct(_) => Self::from_error(USAGE, &error),
+            CutError::NoProduct(_) | CutError::OwnSuccessor { .. } => Self::from_error(USAGE, &error),
             CutError::Abandoned { .. } => {
                 Self::from_error(FAILED, &error).hint("nothing was built or signed; tag another version, and cut that")
             }
@@ -252,6 +256,15 @@ impl From<CutError> for CommandError {
                      come back, name another one in terminal.toml",
                 )
                 .hint_command("one that has lost everything gets it back using:", &["publish"]),
+            CutError::OtherWithdrawal { ref product, ref other } => {
+                let (product, other) = (product.clone(), other.clone());
+                Self::from_error(FAILED, &error).hint_command(
+                    "finish it, for the same reason as before, using:",
+                    &["withdraw", product.as_str(), other.as_str(), "--reason", "TEXT"],
+                )
+            }
+            CutError::NotReleased { .. } => Self::from_error(FAILED, &error)
+                .hint("a cut that is not sealed is given up with `release abandon`; index.html lists the releases"),
             CutError::Overtaken { ref product, ref version, .. } => {
                 let (product, version) = (product.to_string(), version.to_string());
                 Self::from_error(REJECTED, &error).hint_command(
