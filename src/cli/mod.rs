@@ -7,6 +7,8 @@ pub mod ui;
 #[cfg(feature = "terminal")]
 mod abandon;
 #[cfg(feature = "terminal")]
+mod approve;
+#[cfg(feature = "terminal")]
 mod cut;
 mod download;
 #[cfg(feature = "terminal")]
@@ -122,6 +124,10 @@ enum Command {
     #[cfg(feature = "terminal")]
     Cut(cut::Args),
     #[cfg(feature = "terminal")]
+    Approve(approve::Args),
+    #[cfg(feature = "terminal")]
+    Rebuild(approve::RebuildArgs),
+    #[cfg(feature = "terminal")]
     Publish(publish::Args),
     #[cfg(feature = "terminal")]
     Refresh(refresh::Args),
@@ -198,6 +204,10 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Init(args) => init::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Cut(args) => cut::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Approve(args) => approve::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Rebuild(args) => approve::rebuild(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Publish(args) => publish::run(&args, home, ui),
         #[cfg(feature = "terminal")]

@@ -57,7 +57,8 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let (product, version) = (&product_of(args.product.as_ref(), &home)?, &args.version);
     check_yes(args.yes.as_ref(), version, "nothing was signed", ui)?;
     let operator = AtTerminal { ui, yes: args.yes.is_some(), today: args.today.today };
-    let cut = Cut { home: &home, product, version, operator: &operator, now: &Timestamp::now };
+    let now = &Timestamp::now;
+    let cut = Cut { home: &home, product, version, with_source: false, operator: &operator, now };
     let summary = cut.withdraw(&args.reason, args.successor.as_ref())?;
     let facts = json!({ "version": 1, "product": product, "withdrawn": version, "serial": summary.serial });
     report_mirrors(&summary.mirrors, facts, &["publish"], ui)?;

@@ -5,9 +5,11 @@
 //! again goes on from there; from the first signature on, the bytes of a cut
 //! are final.
 
+mod approve;
 mod error;
 mod guards;
 mod operator;
+mod request;
 mod sealer;
 mod steps;
 mod withdraw;
@@ -25,6 +27,7 @@ use crate::home::atomic;
 use crate::manifest::Pin;
 use crate::manifest::Product;
 use crate::manifest::Version;
+use crate::progress::Event;
 use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
@@ -33,15 +36,30 @@ use crate::sign::Batch;
 use crate::sign::Plan;
 use crate::sign::Session;
 
+pub use approve::Answer;
 pub use error::CutError;
 pub use guards::check_clock;
+pub use operator::Approving;
 pub use operator::Calendar;
 pub use operator::Operator;
 pub use operator::Preview;
 pub use operator::Review;
 pub use operator::Stopped;
 pub use operator::Withdrawing;
+pub use request::Waiting;
 pub use sealer::Sealer;
+
+/// The description of the build environment, in the folder of a cut.
+const ENVIRONMENT: &str = "environment.json";
+
+/// How a cut ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is sealed.
+    Released(Summary),
+    /// Other people must answer first.
+    Waiting(Waiting),
+}
 
 /// What a finished cut did.
 #[derive(Debug)]
@@ -60,6 +78,8 @@ pub struct Cut<'a> {
     pub product: &'a Product,
     /// The version.
     pub version: &'a Version,
+    /// Whether a request is to be carried with source and inputs.
+    pub with_source: bool,
     /// The person at the terminal.
     pub operator: &'a dyn Operator,
     /// The clock.
@@ -72,7 +92,7 @@ impl Cut<'_> {
     /// # Errors
     /// The first step that cannot be done. The same call again goes on from the
     /// last one that was.
-    pub fn run(&self) -> Result<Summary, CutError> {
+    pub fn run(&self) -> Result<Outcome, CutError> {
         let _lock = self.home.lock(&format!("release cut {} {}", self.product, self.version))?;
         Pending::finish_interrupted(self.home)?;
         let mut journal = self.home.journal()?;
@@ -93,12 +113,25 @@ impl Cut<'_> {
             atomic::make_folder(&stage)?;
             atomic::make_folder(&signing)?;
             let folders = (stage.as_path(), signing.as_path());
-            let asked = journal.was_asked(&self.claim_name());
+            let claimed = journal.was_asked(&self.claim_name());
+            // While a request waited, another release may have taken its number.
+            let stale = self.is_overtaken(&cut, &state, &journal);
+            let asked = claimed && !stale;
+            if stale {
+                self.operator.event(Event::Warning("another release was made meanwhile; approvals are asked for anew"));
+                std::fs::remove_dir_all(&signing).map_err(|error| HomeError::io(&signing, error))?;
+                atomic::make_folder(&signing)?;
+                cut.requested = None;
+            }
 
             // Fetch and build, unless signatures have made the bytes final.
-            if !asked {
-                self.fetch(&mut cut, of_product, &folder, &mut journal)?;
+            let mut packed = Vec::new();
+            if !claimed {
+                self.fetch(&mut cut, of_product, &folder, &mut journal, &mut |_| Ok(()))?;
                 self.build(&mut cut, &folder, &stage, &mut journal)?;
+            }
+            if self.with_source && plan.needs_others() && !self.is_signed(&cut, &journal) {
+                packed = self.pack_source(&cut, &folder)?;
             }
 
             // Stage: all payloads are final before the first prompt.
@@ -107,18 +140,37 @@ impl Cut<'_> {
             } else {
                 self.stage(&mut cut, of_product, &state, &plan, &folder, folders, &journal)?
             };
-            let pin = cut.pin.as_ref().ok_or_else(|| lost(&folder, "pin"))?;
+            let pin = cut.pin.clone().ok_or_else(|| lost(&folder, "pin"))?;
             let fixed = cut.staged.clone().ok_or_else(|| lost(&folder, "stage"))?;
 
-            // Agree and sign: one confirmation, every key opened once.
-            if !asked {
-                self.confirm(&state, &staged, pin, &fixed, &plan, &mut journal)?;
+            // What others have answered; without it, ask them.
+            let is_signed = self.is_signed(&cut, &journal);
+            let gathered = self.gather(&cut, &plan, &staged, folders, !is_signed)?;
+            let waits = gathered.waits(&plan, Vec::new(), cut.requested.unwrap_or(fixed.digest));
+            let confirmed = asked && (cut.requested.is_none() || is_signed);
+            if !confirmed && (waits.is_none() || cut.requested.is_none()) {
+                self.confirm(&state, &staged, &pin, &fixed, &plan, &mut journal)?;
             }
+            if let Some(mut waiting) = waits {
+                waiting.files = vec![self.request_path()];
+                if cut.requested.is_none() || !self.request_path().exists() {
+                    let batch = Batch::open_keys(self.home, [&plan.claim], self.operator)?;
+                    let now = (self.now)();
+                    let mut session =
+                        Session { batch, plan: &plan, stage: &stage, signing: &signing, journal: &mut journal, now };
+                    self.ask(&mut cut, &folder, &state, &staged, &mut session)?;
+                    waiting.request = cut.requested.unwrap_or(waiting.request);
+                }
+                waiting.files.extend(packed);
+                return Ok(Outcome::Waiting(waiting));
+            }
+
+            // Agree and sign: one confirmation, every key opened once.
             let batch = Batch::open(self.home, &plan, &staged.role, folders, self.operator)?;
             let now = (self.now)();
             let mut session =
                 Session { batch, plan: &plan, stage: &stage, signing: &signing, journal: &mut journal, now };
-            let signed = self.sign(&mut session, of_product, &state, &staged, &fixed)?;
+            let signed = self.sign(&mut session, of_product, &state, &staged, &fixed, &gathered)?;
 
             // Seal on top of what is published now, check, and only then keep it.
             cut.sealed = Some(self.seal(&mut session, &state, &signed, &staged)?);
@@ -126,9 +178,10 @@ impl Cut<'_> {
             state = State::load(&self.home.repository())?;
         }
         CutState::drop_source(&folder);
+        self.clear_outbox();
         let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), self.operator)?;
         note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
-        Ok(Summary { serial: cut.sealed, mirrors })
+        Ok(Outcome::Released(Summary { serial: cut.sealed, mirrors }))
     }
 
     /// Fetches into a throw-away folder and shows the plan. Touches nothing, and

@@ -37,6 +37,7 @@ use crate::sign;
 use crate::sign::Batch;
 use crate::sign::Plan;
 use crate::sign::Session;
+use crate::sign::ThresholdMet;
 use crate::sign::Warrant;
 use crate::tuf::Draft;
 use crate::tuf::product::WITHDRAWN;
@@ -195,7 +196,7 @@ impl Cut<'_> {
         let now = (self.now)();
         let mut session = Session { batch, plan, stage: &folder, signing: &folder, journal, now };
         let warrant = Warrant::to_withdraw(self.product, before, &role)?;
-        let met = session.sign_role(&warrant, role, plan.need)?;
+        let met = ThresholdMet::of(session.sign_role(&warrant, role)?, plan.need)?;
         let holders: Vec<String> = met.people().iter().map(ToString::to_string).collect();
         let evidence = Evidence::Signed { holders: &holders, of: plan.of };
         self.operator.event(Event::Done { stage: Stage::Sign, evidence });

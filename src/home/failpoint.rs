@@ -36,9 +36,18 @@ pub const ENROLMENT: [&str; 3] = ["enrol.noted", "enrol.generated", "enrol.attes
 /// The step of a withdrawal that a cut does not have.
 pub const WITHDRAWAL: [&str; 1] = ["withdraw.drafted"];
 
+/// The steps of asking for an approval and taking it, in order.
+pub const REQUEST: [&str; 4] = ["request.signed", "request.written", "request.noted", "approval.taken"];
+
+/// The steps of an approval that a cut does not have, in order.
+pub const APPROVAL: [&str; 3] = ["approve.noted", "approve.signed", "approve.written"];
+
 /// Passes a step. Does nothing in release builds.
 pub fn step(name: &str) {
-    debug_assert!([&STEPS[..], &IMPORT_STEPS, &ENROLMENT, &WITHDRAWAL].concat().contains(&name), "unknown step {name}");
+    debug_assert!(
+        [&STEPS[..], &IMPORT_STEPS, &ENROLMENT, &WITHDRAWAL, &REQUEST, &APPROVAL].concat().contains(&name),
+        "unknown step {name}"
+    );
     #[cfg(debug_assertions)]
     fail_if_asked(name);
     #[cfg(not(debug_assertions))]

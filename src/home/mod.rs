@@ -10,6 +10,8 @@
 //! mirrors/<name>.json                   what each mirror holds
 //! inputs/<sha256>                       inputs of builds, by hash
 //! inbox/                                what media brought, hostile until it is checked
+//! outbox/                               requests, approvals and claims for other terminals
+//! approvals/<product>_<version>/        what another terminal has started and this one rebuilds
 //! journal.jsonl                         each line holds the hash of the line before
 //! journal.head                          the hash of the last line, against an old journal
 //! ```
@@ -25,6 +27,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::manifest::Holder;
 use crate::manifest::MirrorName;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
@@ -40,6 +43,24 @@ pub use failpoint::step;
 pub use journal::Event;
 pub use journal::Journal;
 pub use lock::Lock;
+
+/// How the names of requests end.
+pub const REQUEST: &str = ".request.json";
+/// How the names of approvals end.
+pub const APPROVAL: &str = ".approval.json";
+/// How the names of claims end that are no part of an approval.
+pub const CLAIM: &str = ".claim.json";
+
+/// The name of a request. A `_` is in no name of a product or version.
+pub fn request_file(product: &Product, version: &Version) -> String {
+    format!("{product}_{version}{REQUEST}")
+}
+
+/// The name of what one holder gives to another one's release; `end` is [`APPROVAL`]
+/// or [`CLAIM`].
+pub fn answer_file(product: &Product, version: &Version, holder: &Holder, end: &str) -> String {
+    format!("{product}_{version}_{holder}{end}")
+}
 
 /// How the names of git bundles with the source of a version end.
 pub const SOURCE_BUNDLE: &str = ".git.bundle";
@@ -275,6 +296,16 @@ impl Home {
     /// The folder of what media brought and nobody has checked.
     pub fn inbox(&self) -> PathBuf {
         self.folder.join("inbox")
+    }
+
+    /// The folder of what others need by medium: requests and approvals.
+    pub fn outbox(&self) -> PathBuf {
+        self.folder.join("outbox")
+    }
+
+    /// The folder in which this terminal rebuilds what another one has started.
+    pub fn approval(&self, product: &Product, version: &Version) -> PathBuf {
+        self.folder.join("approvals").join(format!("{product}_{version}"))
     }
 
     /// The git bundle with the source of a version, if a medium brought one.

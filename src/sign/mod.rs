@@ -22,11 +22,15 @@ use crate::policy::SharedToken;
 use crate::tuf::draft::DraftError;
 
 pub use agreement::Agreement;
+pub use agreement::claimants;
 pub use batch::Batch;
 pub use batch::Session;
+pub use batch::SignedRole;
 pub use batch::ThresholdMet;
+pub use batch::checksums_signature;
 pub use batch::keyid;
 pub use plan::Plan;
+pub use plan::claim_keys;
 pub use plan::load_public;
 pub use warrant::Warrant;
 
@@ -65,14 +69,12 @@ pub enum SignError {
         /// How many must sign.
         need: usize,
     },
-    /// Independent rebuilds are needed, and nobody else can rebuild here.
-    #[error("{product} needs {need} rebuilds by other people on other terminals")]
-    NeedsRebuilds {
-        /// The product.
-        product: Product,
-        /// How many.
-        need: u32,
-    },
+    /// Whoever started a release is no second person.
+    #[error("{0} has started this release, and this terminal has no other person's keys for it")]
+    Starter(Holder),
+    /// Nobody can claim anything here.
+    #[error("terminal.toml has no claim key")]
+    NoClaimKeyHere,
     /// Several people's keys on one terminal.
     #[error("this terminal holds release keys of {}; the policy wants each person's on a terminal of their own", names(.0))]
     SameTerminal(Vec<Holder>),
@@ -86,6 +88,14 @@ pub enum SignError {
         holder: String,
         /// Why.
         reason: String,
+    },
+    /// Two people built the same and got different bytes.
+    #[error("what {holder} built is not what this terminal built; nothing was signed: {}", some(.differences))]
+    Disagrees {
+        /// Who built it elsewhere.
+        holder: Holder,
+        /// What differs, a line each.
+        differences: Vec<String>,
     },
     /// Too few people built the release and agree.
     #[error("{have} people built {product} and agree, {need} must; nothing was signed")]
@@ -124,6 +134,12 @@ pub enum SignError {
         /// How many were made.
         need: usize,
     },
+    /// A release manifest with a signature of a stranger.
+    #[error("the release manifest has a signature by key {0}, which is no release manager's")]
+    Stranger(String),
+    /// A release manifest with a wrong signature.
+    #[error("the signature of {0} on the release manifest is wrong")]
+    NotSigned(Holder),
     /// A signer was not made ready.
     #[error("key {0} was not opened for this batch")]
     NotOpened(KeyName),
@@ -136,6 +152,14 @@ impl From<OpenPgpError> for SignError {
             error @ OpenPgpError::Other(_) => Self::OpenPgp(error),
         }
     }
+}
+
+/// The first of several lines.
+fn some(lines: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let more = lines.len().saturating_sub(SHOWN);
+    let shown = lines[..lines.len() - more].join("; ");
+    if more > 0 { format!("{shown}; and {more} more") } else { shown }
 }
 
 fn names(holders: &[Holder]) -> String {

@@ -211,6 +211,11 @@ impl Draft {
         self.signatures.keys().map(String::as_str)
     }
 
+    /// The signature by the key with this id, if it has signed.
+    pub fn signature(&self, keyid: &str) -> Option<Vec<u8>> {
+        hex::decode(self.signatures.get(keyid)?).ok()
+    }
+
     /// Adds a signature over [`Self::canonical`].
     pub fn add_signature(&mut self, keyid: &str, signature: &[u8]) {
         self.signatures.insert(keyid.to_owned(), hex::encode(signature));

@@ -12,6 +12,8 @@
 mod support;
 
 mod agent;
+mod approve;
+mod approve_faults;
 mod attestation;
 mod build;
 mod cli;
