@@ -3,7 +3,7 @@
 //! own, signed by the claim key of whoever sends it, so that no byte of it can be
 //! altered and nothing else can be passed off as one.
 //!
-//! What a message says is checked where it is used, in `crate::cut`.
+//! What a message says is checked by the commands that use it (`cut/`).
 
 mod approval;
 mod request;

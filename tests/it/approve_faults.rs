@@ -108,6 +108,25 @@ pub fn payloads() -> (Value, Value) {
     (request, approval)
 }
 
+/// Whether a file is a message of an enrolled person.
+fn holds<M: Message>(file: &[u8], keys: &release::approve::ClaimKeys) -> bool {
+    Sent::<M>::parse(file).is_ok_and(|sent| sent.signed_by(keys).is_ok())
+}
+
+/// Flips bits of each byte, and cuts off everywhere.
+fn flip<M: Message>(file: &[u8], keys: &release::approve::ClaimKeys) {
+    assert!(holds::<M>(file, keys));
+    for at in 0..file.len() {
+        for bit in [1, 32] {
+            let mut altered = file.to_vec();
+            altered[at] ^= bit;
+            assert!(!holds::<M>(&altered, keys), "byte {at} of a {}", M::NAME);
+        }
+        assert!(!holds::<M>(&file[..at], keys), "cut off at {at}");
+    }
+    assert!(!holds::<M>(&[file, b"\n"].concat(), keys));
+}
+
 #[test]
 fn an_altered_byte_of_a_message_is_noticed() {
     release::tuf::install_crypto();
@@ -117,21 +136,6 @@ fn an_altered_byte_of_a_message_is_noticed() {
     let (asked, approval) = payloads();
     let asked: Request = serde_json::from_value(asked).unwrap();
     let approval: Approval = serde_json::from_value(approval).unwrap();
-    fn holds<M: Message>(file: &[u8], keys: &release::approve::ClaimKeys) -> bool {
-        Sent::<M>::parse(file).is_ok_and(|sent| sent.signed_by(keys).is_ok())
-    }
-    fn flip<M: Message>(file: &[u8], keys: &release::approve::ClaimKeys) {
-        assert!(holds::<M>(file, keys));
-        for at in 0..file.len() {
-            for bit in [1, 32] {
-                let mut altered = file.to_vec();
-                altered[at] ^= bit;
-                assert!(!holds::<M>(&altered, keys), "byte {at} of a {}", M::NAME);
-            }
-            assert!(!holds::<M>(&file[..at], keys), "cut off at {at}");
-        }
-        assert!(!holds::<M>(&[file, b"\n"].concat(), keys));
-    }
     let signer = (id, key);
     let (asked, approval) = (message(asked, &signer), message(approval, &signer));
     flip::<Request>(&asked, &keys);
@@ -256,6 +260,9 @@ fn a_poisoned_first_terminal_is_caught_by_the_second() {
     lab.assert_nothing_published();
 }
 
+/// What somebody does to an approval.
+type Change<'c> = &'c dyn Fn(&mut Approval);
+
 #[test]
 fn a_poisoned_second_terminal_is_caught_by_the_first() {
     let lab = three(1);
@@ -295,7 +302,7 @@ fn a_poisoned_second_terminal_is_caught_by_the_first() {
     // A signature on another manifest, an answer without OpenPGP, a stranger's key: none counts.
     let _ = fs::remove_dir_all(lab.path("home/inbox"));
     fs::remove_file(lab.path("home-bob/outbox/bob.claim.json")).unwrap();
-    let changes: [(&dyn Fn(&mut Approval), &str); 5] = [
+    let changes: [(Change<'_>, &str); 5] = [
         (&|approval| approval.signature.replace_range(20..22, "00"), "the signature of bob is not on this manifest"),
         (&|approval| approval.checksums = None, "it has no good OpenPGP signature of bob"),
         (&|approval| approval.keyid = "00".repeat(32), "bob has not signed by a key of this product"),

@@ -42,13 +42,13 @@ fn make(rebuilds: u32) -> Lab {
         let keep = |line: &&str| !line.contains("keys/") || own(line.trim_start_matches(['"', ' ']));
         let mut terminal = terminal.lines().filter(keep).collect::<Vec<_>>().join("\n");
         if home != ALICE {
-            terminal = terminal.split("[mirror").next().unwrap().to_owned();
+            terminal.truncate(terminal.find("[mirror").unwrap());
         }
         lab.write(&format!("{home}/terminal.toml"), terminal);
         for entry in fs::read_dir(lab.path(&format!("{home}/keys"))).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            if name.ends_with(".key") && !own(&name) {
+            if path.extension().is_some_and(|extension| extension == "key") && !own(&name) {
                 fs::remove_file(path).unwrap();
             }
         }
