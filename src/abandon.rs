@@ -6,6 +6,7 @@ use crate::home::CutState;
 use crate::home::Event;
 use crate::home::Home;
 use crate::home::HomeError;
+use crate::home::request_file;
 use crate::manifest::Product;
 use crate::manifest::Version;
 use crate::repository::Pending;
@@ -84,5 +85,7 @@ pub fn abandon(home: &Home, product: &Product, version: &Version, now: Timestamp
         .append(now, Event::Abandon { product: product.clone(), release: version.clone(), number, serial: pending })?;
     cut.abandoned = true;
     cut.save(&folder)?;
+    // Nobody should be asked for it any more.
+    let _ = std::fs::remove_file(home.outbox().join(request_file(product, version)));
     abandoned(pending)
 }

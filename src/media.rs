@@ -1,9 +1,11 @@
-//! Takes into a home what a removable medium brings: inputs of builds, and git
-//! bundles with the source of a version.
+//! Takes into a home what a removable medium brings: inputs of builds, git bundles with
+//! the source of a version, and what other release managers send.
 //!
 //! The medium is hostile. Nothing on it is trusted, and nothing needs to be: an
 //! input is used under its digest, by a recipe that enrolled maintainers have
-//! tagged, and a bundle is fetched from as from any other source. So every plain
+//! tagged, and a bundle is fetched from as from any other source. Requests, approvals and
+//! claims are signed by whoever sends them; what they say is looked at by the commands
+//! that use them. They are kept under names that follow from what they say. So every plain
 //! file with a plain name is taken, whether a recipe asks for it already or not:
 //! mostly the recipe comes on the same medium. What nobody asks for costs space,
 //! which is bounded here.
@@ -23,17 +25,24 @@ use std::path::PathBuf;
 
 use tempfile::NamedTempFile;
 
+use crate::approve::Incoming;
+use crate::approve::MAX_MESSAGE;
+use crate::approve::Message;
+use crate::approve::MessageError;
 use crate::home;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::SOURCE_BUNDLE;
 use crate::home::atomic;
 use crate::manifest::FileName;
+use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
+use crate::manifest::claim::Statement;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Stage;
+use crate::sign;
 use crate::transport::Found;
 use crate::transport::Medium;
 use crate::transport::TransportError;
@@ -49,6 +58,8 @@ pub const RESERVE: u64 = 256 << 20;
 
 /// How unfinished copies begin.
 const PARTIAL: &str = ".new-";
+/// How requests, approvals and claims begin.
+const ENVELOPE: &[u8] = b"{\"payload\":\"";
 /// How git bundles begin.
 const SIGNATURES: [&[u8]; 2] = [b"# v2 git bundle\n", b"# v3 git bundle\n"];
 
@@ -87,6 +98,8 @@ pub enum Fate {
     Input(Sha256, u64),
     /// It is in the inbox now.
     Bundle(Sha256, u64),
+    /// A request, an approval or a claim is in the inbox now, under this name.
+    Message(String, Sha256, u64),
     /// The home has it already.
     Known(Sha256, u64),
     /// A folder, which is not entered.
@@ -179,6 +192,11 @@ impl Taker<'_> {
             Ok(is_bundle) => is_bundle,
             Err(error) => return unreadable(error),
         };
+        match Self::is_message(name, &mut file) {
+            Ok(true) => return self.message(name, &mut file, length),
+            Ok(false) => {}
+            Err(error) => return unreadable(error),
+        }
         match (is_bundle, self.names_a_version(name)) {
             (true, false) => {
                 return refused("a git bundle is named PRODUCT-VERSION.git.bundle, of a product of the policy");
@@ -213,6 +231,73 @@ impl Taker<'_> {
         home::step("import.kept");
         self.lengths.insert(length);
         Ok(if is_bundle { Fate::Bundle(sha256, length) } else { Fate::Input(sha256, length) })
+    }
+
+    /// Whether a file is what another terminal has sent, or pretends to be.
+    fn is_message(name: &FileName, file: &mut File) -> io::Result<bool> {
+        let mut begin = Vec::new();
+        Read::take(&mut *file, ENVELOPE.len() as u64).read_to_end(&mut begin)?;
+        file.rewind()?;
+        let ends = [home::REQUEST, home::APPROVAL, home::CLAIM];
+        Ok(begin == ENVELOPE || ends.iter().any(|end| name.as_str().ends_with(end)))
+    }
+
+    /// Takes a request, an approval or a claim, where it is signed by an enrolled person.
+    fn message(&self, name: &FileName, file: &mut File, length: u64) -> Result<Fate, MediaError> {
+        if length > MAX_MESSAGE {
+            return Ok(Fate::Refused(MessageError::TooLong.to_string()));
+        }
+        let mut bytes = Vec::new();
+        if let Err(error) = Read::take(&mut *file, MAX_MESSAGE + 1).read_to_end(&mut bytes) {
+            return Ok(Fate::Refused(format!("it cannot be read: {error}")));
+        }
+        let kept = match self.name_of_message(&bytes) {
+            Ok(kept) => kept,
+            Err(reason) => return Ok(Fate::Refused(reason)),
+        };
+        let (path, sha256) = (self.home.inbox().join(&kept), Sha256::of(&bytes));
+        if path.is_file() && atomic::digest(&path)? == sha256 {
+            return Ok(Fate::Known(sha256, length));
+        }
+        check_space(&self.home.inbox(), name, length)?;
+        home::step("import.copied");
+        atomic::write(&path, &bytes)?;
+        home::step("import.kept");
+        Ok(Fate::Message(kept, sha256, length))
+    }
+
+    /// The name under which a message is kept, whatever it was called; or why it is none
+    /// that counts.
+    fn name_of_message(&self, bytes: &[u8]) -> Result<String, String> {
+        let claim_keys = sign::claim_keys(self.home).map_err(|error| error.to_string())?;
+        let incoming = Incoming::parse(bytes).map_err(|error| error.to_string())?;
+        let (product, version, name) = match &incoming {
+            Incoming::Request(sent) => {
+                sent.signed_by(&claim_keys).map_err(|error| error.to_string())?;
+                let (product, version) = sent.message.about();
+                (product.clone(), version.clone(), home::request_file(product, version))
+            }
+            Incoming::Approval(sent) => {
+                let holder = sent.signed_by(&claim_keys).map_err(|error| error.to_string())?;
+                let (product, version) = sent.message.about();
+                (product.clone(), version.clone(), home::answer_file(product, version, &holder, home::APPROVAL))
+            }
+            Incoming::Claim(claim) => {
+                let payload = claim.payload().map_err(|error| error.to_string())?;
+                let statement = Statement::parse(&payload).map_err(|error| error.to_string())?;
+                let people = sign::claimants(claim, &statement, &claim_keys).map_err(|error| error.to_string())?;
+                let holder = people.first().ok_or("nobody has signed it")?;
+                let product: Option<Product> = statement.product().and_then(|name| name.parse().ok());
+                let version: Option<Version> = statement.version().and_then(|name| name.parse().ok());
+                let (product, version) = product.zip(version).ok_or("it names no product and version")?;
+                let name = home::answer_file(&product, &version, holder, home::CLAIM);
+                (product, version, name)
+            }
+        };
+        if !self.home.policy.products.contains_key(&product) {
+            return Err(format!("it is about {product} {version}, which is no product of this policy"));
+        }
+        Ok(name)
     }
 
     /// Whether a name is that of a bundle of one of our products.

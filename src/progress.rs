@@ -121,6 +121,13 @@ pub enum Evidence<'a> {
         /// Whether a second build gave the same bytes.
         twice: bool,
     },
+    /// What another terminal has built is what this one has.
+    Agreed {
+        /// How many files.
+        files: usize,
+        /// Who built them there.
+        starter: &'a str,
+    },
     /// A release manifest that is ready to be signed.
     Staged {
         /// Digest of what is signed.

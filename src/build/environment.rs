@@ -3,6 +3,7 @@
 //! bytes; where they do not, the difference is named by package.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -11,12 +12,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use serde::Deserialize;
 use serde::Serialize;
 use sha2::Digest;
 
 use super::BuildError;
 use crate::manifest::Sha256;
 use crate::manifest::json;
+use crate::manifest::json::JsonError;
+use crate::manifest::names::printable;
 use crate::parallel::in_parallel;
 use crate::policy;
 
@@ -24,7 +28,8 @@ use crate::policy;
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 
 /// A described build environment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Environment {
     version: u32,
     packages: BTreeMap<String, String>,
@@ -32,7 +37,8 @@ pub struct Environment {
 }
 
 /// A folder that builds see, with the digest of its tree.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Toolchain {
     #[serde(skip)]
     pub(super) path: PathBuf,
@@ -61,6 +67,30 @@ impl Environment {
         Ok(Self { version: 1, packages: installed(&status), toolchains })
     }
 
+    /// Reads a description that another terminal has made.
+    ///
+    /// # Errors
+    /// It is not as [`Self::to_vec`] writes it.
+    pub fn parse(text: &[u8]) -> Result<Self, BuildError> {
+        let malformed = |error: JsonError| BuildError::Environment(format!("a description is malformed: {error}"));
+        json::typed(json::from_slice_strict(text).map_err(malformed)?).map_err(malformed)
+    }
+
+    /// What differs from the environment of another terminal, a line for each package
+    /// and toolchain.
+    pub fn differences(&self, there: &Self) -> Vec<String> {
+        let toolchains = |of: &Self| -> BTreeMap<String, String> {
+            of.toolchains.iter().map(|toolchain| (toolchain.at.clone(), toolchain.sha256.short())).collect()
+        };
+        let packages = differing(&self.packages, &there.packages);
+        let toolchains = differing(&toolchains(self), &toolchains(there));
+        packages
+            .into_iter()
+            .map(|line| format!("package {line}"))
+            .chain(toolchains.into_iter().map(|line| format!("toolchain {line}")))
+            .collect()
+    }
+
     pub(super) fn toolchains(&self) -> &[Toolchain] {
         &self.toolchains
     }
@@ -80,6 +110,15 @@ impl Environment {
     pub fn to_vec(&self) -> Result<Vec<u8>, BuildError> {
         json::to_vec(self).map_err(|error| BuildError::Environment(error.to_string()))
     }
+}
+
+fn differing(here: &BTreeMap<String, String>, there: &BTreeMap<String, String>) -> Vec<String> {
+    let names: BTreeSet<&String> = here.keys().chain(there.keys()).collect();
+    let differs = |name: &&String| here.get(*name) != there.get(*name);
+    let show = |found: Option<&String>| found.map_or_else(|| "none".to_owned(), |text| printable(text));
+    let line =
+        |name: &String| format!("{}: here {}, there {}", printable(name), show(here.get(name)), show(there.get(name)));
+    names.into_iter().filter(differs).map(line).collect()
 }
 
 /// Installed packages as `name:architecture` with their versions.

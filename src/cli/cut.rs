@@ -1,5 +1,6 @@
 //! `release cut`: fetch, build, sign, seal, publish.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -15,21 +16,28 @@ use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
 use super::ui::size;
+use crate::approve::Request;
+use crate::cut::Approving;
 use crate::cut::Calendar;
 use crate::cut::Cut;
 use crate::cut::Operator;
+use crate::cut::Outcome;
 use crate::cut::Preview;
 use crate::cut::Review;
 use crate::cut::Stopped;
+use crate::cut::Waiting;
+use crate::cut::Withdrawing;
 use crate::home::Base;
 use crate::home::Home;
 use crate::key::KeyError;
 use crate::key::Secrets;
 use crate::key::piv::Secret;
 use crate::key::piv::TokenName;
+use crate::manifest::Artifact;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::Product;
+use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::names::printable;
 use crate::policy::MirrorEntry;
@@ -65,6 +73,9 @@ pub struct Args {
     /// Fetch and show the plan; build, sign and push nothing
     #[arg(long)]
     dry_run: bool,
+    /// Put source and inputs beside a request, for terminals without a network
+    #[arg(long)]
+    with_source: bool,
     /// Do not ask: this is the version to sign
     #[arg(long, value_name = "VERSION")]
     yes: Option<Version>,
@@ -88,8 +99,11 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         check_yes(args.yes.as_ref(), version, "nothing was fetched, built or signed", ui)?;
     }
     let operator = AtTerminal { ui, yes: args.yes.is_some(), today: args.today.today };
-    let cut = Cut { home: &home, product, version, operator: &operator, now: &Timestamp::now };
-    let stop = Stop { home: &home, product, version, is_rehearsal: args.dry_run };
+    let (now, with_source) = (&Timestamp::now, args.with_source);
+    let cut = Cut { home: &home, product, version, with_source, operator: &operator, now };
+    let same = ["cut", product.as_str(), version.as_str(), "--dry-run"];
+    let again = if args.dry_run { &same[..] } else { &same[..3] };
+    let stop = Stop { home: &home, product, version, again, is_answer: false };
     let mut facts = json!({ "version": 1, "product": product, "release": version });
     if args.dry_run {
         let pin = cut.dry_run().map_err(|error| stop.explain(error))?;
@@ -100,9 +114,15 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         }
         return Ok(0);
     }
-    let summary = cut.run().map_err(|error| stop.explain(error))?;
+    let summary = match cut.run().map_err(|error| stop.explain(error))? {
+        Outcome::Released(summary) => summary,
+        Outcome::Waiting(waiting) => {
+            let why = "when their answers are in the inbox (`release import`), release it using:";
+            return Ok(report_waiting(&waiting, facts, why, again, ui));
+        }
+    };
     facts["serial"] = json!(summary.serial);
-    report_mirrors(&home, &summary.mirrors, facts, &["cut", product.as_str(), version.as_str()], ui)?;
+    report_mirrors(&home, &summary.mirrors, facts, again, ui)?;
     ui.say(&format!("Released {product} {version}."));
     Ok(0)
 }
@@ -184,6 +204,42 @@ pub fn report_mirrors(
         .facts(facts)
         .hint("such a mirror keeps its old, whole state")
         .hint_command("when it is right again, go on without signing again using:", again))
+}
+
+/// Prints what to carry to whom. Gives exit 6.
+pub fn report_waiting(waiting: &Waiting, mut facts: Value, why: &str, again: &[&str], ui: &Ui) -> u8 {
+    facts["waiting"] = json!({
+        "request": waiting.request,
+        "files": waiting.files,
+        "signers": waiting.signers,
+        "signers_needed": waiting.signers_needed,
+        "builders": waiting.builders,
+        "builders_needed": waiting.builders_needed,
+    });
+    let list = |people: &BTreeSet<Holder>| match people.len() {
+        0 => "nobody yet".to_owned(),
+        _ => people.iter().map(Holder::as_str).collect::<Vec<_>>().join(", "),
+    };
+    ui.say(&format!(
+        "WAITING for other people\n  signs     {} ({} of {} needed)\n  built     {} ({} of {} needed)\n  request   {}",
+        list(&waiting.signers),
+        waiting.signers.len(),
+        waiting.signers_needed,
+        list(&waiting.builders),
+        waiting.builders.len(),
+        waiting.builders_needed,
+        waiting.request,
+    ));
+    if ui.json {
+        ui.data(&facts.to_string());
+    } else {
+        for file in &waiting.files {
+            ui.data(&file.display().to_string());
+        }
+    }
+    let again = format!("    release {}", again.join(" "));
+    ui.say(&format!("Carry these files to them; {why}\n\n{again}"));
+    error::WAITING
 }
 
 /// Outcomes for machines.
@@ -275,6 +331,14 @@ impl Operator for AtTerminal<'_> {
         });
         lines.push("  build     in a sandbox without network".to_owned());
         lines.push(format!("  sign      {} of {} release managers: {}", holders.len(), plan.of, holders.join(", ")));
+        let missing = (plan.need as usize).saturating_sub(holders.len());
+        if missing > 0 {
+            lines.push(format!("  wait      for {} by other release managers", counted(missing, "approval")));
+        }
+        if plan.rebuilds > 0 {
+            let rebuilds = counted(plan.rebuilds as usize, "rebuild");
+            lines.push(format!("  rebuilds  {rebuilds} by other people, on other terminals"));
+        }
         if plan.rebuilds == 0 {
             lines.push("  rebuilds  none: nobody else checks what this terminal built".to_owned());
         }
@@ -297,17 +361,69 @@ impl Operator for AtTerminal<'_> {
             None => "  keeps     nothing: this is the first release".to_owned(),
         });
         lines.push(format!("  adds      {version}, {}:", counted(changes.added.len(), "file")));
-        for file in changes.added.iter().take(SHOWN) {
-            lines.push(format!("    {}  {:>9}  {}", file.sha256.short(), size(file.length), file.name));
-        }
-        if changes.added.len() > SHOWN {
-            lines.push(format!("    and {} more", changes.added.len() - SHOWN));
-        }
+        lines.extend(list_files(&changes.added));
         lines.push(format!("  from      {}", review.pin.commit));
         lines.push(format!("  digest    {}", review.digest));
         let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
         lines.push(format!("  by        {}", holders.join(", ")));
         self.ui.say(&lines.join("\n"));
+        self.ask_for(version)
+    }
+
+    fn requested(&self, request: &Request, sha256: Sha256) {
+        let signers: Vec<String> = request.pin.tags.iter().map(|tag| printable(&tag.signer)).collect();
+        self.ui.say(&format!(
+            "Request of {} to release {} of {}\n  request   {sha256}\n  source    {} at {}, tag signed by {}\n  build     \
+             in a sandbox without network; the environment is that of {}",
+            request.starter,
+            request.release,
+            request.product,
+            printable(&request.pin.branch),
+            request.pin.commit.short(),
+            signers.join(", "),
+            request.starter,
+        ));
+    }
+
+    fn confirm_approval(&self, approving: &Approving<'_>) -> Result<(), Stopped> {
+        let Approving { request, plan, .. } = approving;
+        let signs = !plan.release.is_empty();
+        let mut lines = vec![if signs {
+            format!("\nTo be signed: manifest {} of {}", approving.number, request.product)
+        } else {
+            format!("\nTo be claimed: what was built of {}", request.product)
+        }];
+        lines.push(format!("  asked by  {} ({})", request.starter, approving.sha256.short()));
+        lines.push(format!("  adds      {}, {}:", request.release, counted(approving.files.len(), "file")));
+        lines.extend(list_files(approving.files));
+        lines.push(format!("  from      {}", request.pin.commit));
+        lines.extend(describe_since(approving));
+        lines.push(format!("  digest    {}", approving.digest));
+        lines.push(format!("  by        {}", plan.builder));
+        self.ui.say(&lines.join("\n"));
+        self.ask_for(&request.release)
+    }
+
+    fn confirm_withdrawal(&self, withdrawing: &Withdrawing<'_>) -> Result<(), Stopped> {
+        let Withdrawing { product, entry, plan, .. } = withdrawing;
+        let mut lines = vec![format!("\nTo be signed: manifest {} of {product}", withdrawing.number)];
+        lines.push(format!("  withdraws {}", entry.version));
+        lines.push(format!("  reason    {}", printable(entry.reason.as_str())));
+        lines.push(match &entry.successor {
+            Some(successor) => format!("  instead   {successor}"),
+            None => "  instead   nothing is named".to_owned(),
+        });
+        lines.push(format!("  digest    {}", withdrawing.digest));
+        let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
+        lines.push(format!("  by        {}", holders.join(", ")));
+        self.ui.say(&lines.join("\n"));
+        self.ask_for(&entry.version)
+    }
+}
+
+impl AtTerminal<'_> {
+    /// Has a person type the version.
+    fn ask_for(&self, version: &Version) -> Result<(), Stopped> {
         if self.yes {
             return Ok(());
         }
@@ -320,6 +436,35 @@ impl Operator for AtTerminal<'_> {
             }
         }
     }
+}
+
+/// The first of the files of a release.
+fn list_files(files: &[Artifact]) -> Vec<String> {
+    let line = |file: &Artifact| format!("    {}  {:>9}  {}", file.sha256.short(), size(file.length), file.name);
+    let mut lines: Vec<String> = files.iter().take(SHOWN).map(line).collect();
+    if files.len() > SHOWN {
+        lines.push(format!("    and {} more", files.len() - SHOWN));
+    }
+    lines
+}
+
+/// What has changed in the source since the release before.
+fn describe_since(approving: &Approving<'_>) -> Vec<String> {
+    let Some((previous, since)) = approving.since else {
+        return vec!["  since     nothing: this is the first release".to_owned()];
+    };
+    let Some(since) = since else {
+        return vec![format!("  since     {previous}: this home does not know its commit, or it is on another branch")];
+    };
+    let (commits, files) = (counted(since.commit_count, "commit"), counted(since.file_count, "changed file"));
+    let mut lines = vec![format!("  since     {previous}: {commits}, {files}")];
+    for (shown, count) in [(&since.commits, since.commit_count), (&since.files, since.file_count)] {
+        lines.extend(shown.iter().map(|line| format!("    {line}")));
+        if count > shown.len() {
+            lines.push(format!("    and {} more", count - shown.len()));
+        }
+    }
+    lines
 }
 
 /// How many files are listed before "and N more".

@@ -15,6 +15,7 @@ use super::ui::Ui;
 use super::ui::counted;
 use crate::courier::receipt;
 use crate::courier::receipt::Fate as Seen;
+use crate::home;
 use crate::home::Home;
 use crate::import;
 use crate::manifest::names::printable;
@@ -27,7 +28,8 @@ use crate::publish;
 ///
 /// With DIR: takes every plain file at the top of that folder. A git bundle named
 /// PRODUCT-VERSION.git.bundle goes into the inbox, where `release cut` finds the
-/// source of that version. Every other file becomes an input of builds under its
+/// source of that version; so do requests, approvals and claims of other release
+/// managers, which are known by what they hold. Every other file becomes an input of builds under its
 /// SHA-256, under which recipes ask for it. Nothing on the medium is trusted:
 /// links, other things and files that are too large are refused, and folders are
 /// not entered. What the home has already is not copied again.
@@ -98,18 +100,25 @@ fn from_medium(dir: &Path, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
     let _lock = home.lock("release import")?;
     let mut files: Vec<Value> = Vec::new();
     let (mut taken, mut refused) = (0, 0);
+    let mut requests = Vec::new();
     let done = media::take(home, dir, ui, &mut |name, fate| {
         let (word, paint, detail) = match fate {
             Fate::Input(sha256, _) => ("input   ", Paint::Good, sha256.short()),
             Fate::Bundle(sha256, _) => ("bundle  ", Paint::Good, sha256.short()),
+            Fate::Message(_, sha256, _) => ("message ", Paint::Good, sha256.short()),
             Fate::Known(sha256, _) => ("known   ", Paint::Good, sha256.short()),
             Fate::Folder => ("skipped ", Paint::Care, "a folder".to_owned()),
             Fate::Refused(reason) => ("refused ", Paint::Bad, reason.clone()),
         };
-        taken += usize::from(matches!(fate, Fate::Input(..) | Fate::Bundle(..)));
+        taken += usize::from(matches!(fate, Fate::Input(..) | Fate::Bundle(..) | Fate::Message(..)));
         refused += usize::from(matches!(fate, Fate::Refused(_)));
         if !ui.json {
             ui.data(&format!("  {}  {}: {detail}", ui.paint(word, paint), printable(name)));
+        }
+        if let Fate::Message(kept, ..) = fate
+            && kept.ends_with(home::REQUEST)
+        {
+            requests.push(kept.clone());
         }
         files.push(describe(name, word.trim_end(), fate));
     });
@@ -127,6 +136,10 @@ fn from_medium(dir: &Path, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
         0 => "The medium is empty; nothing was taken.".to_owned(),
         _ => format!("Took {} of {}.", taken, counted(files.len(), "name")),
     });
+    for request in requests {
+        let path = home.inbox().join(request);
+        ui.say(&format!("To rebuild and approve:\n\n    release approve {}", path.display()));
+    }
     Ok(0)
 }
 
@@ -182,6 +195,9 @@ fn describe(name: &str, word: &str, fate: &Fate) -> Value {
     match fate {
         Fate::Input(sha256, length) | Fate::Bundle(sha256, length) | Fate::Known(sha256, length) => {
             json!({ "name": name, "result": word, "sha256": sha256, "length": length })
+        }
+        Fate::Message(kept, sha256, length) => {
+            json!({ "name": name, "result": word, "kept": kept, "sha256": sha256, "length": length })
         }
         Fate::Folder => json!({ "name": name, "result": word }),
         Fate::Refused(reason) => json!({ "name": name, "result": word, "reason": reason }),

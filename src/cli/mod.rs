@@ -7,6 +7,8 @@ pub mod ui;
 #[cfg(feature = "terminal")]
 mod abandon;
 #[cfg(feature = "terminal")]
+mod approve;
+#[cfg(feature = "terminal")]
 mod courier;
 #[cfg(feature = "terminal")]
 mod cut;
@@ -33,6 +35,8 @@ mod status;
 mod trust;
 mod util;
 mod verify;
+#[cfg(feature = "terminal")]
+mod withdraw;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -124,6 +128,10 @@ enum Command {
     #[cfg(feature = "terminal")]
     Cut(cut::Args),
     #[cfg(feature = "terminal")]
+    Approve(approve::Args),
+    #[cfg(feature = "terminal")]
+    Rebuild(approve::RebuildArgs),
+    #[cfg(feature = "terminal")]
     Publish(publish::Args),
     #[cfg(feature = "terminal")]
     Refresh(refresh::Args),
@@ -138,6 +146,8 @@ enum Command {
     Courier(courier::Command),
     #[cfg(feature = "terminal")]
     Abandon(abandon::Args),
+    #[cfg(feature = "terminal")]
+    Withdraw(withdraw::Args),
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
     Key(key::Command),
@@ -204,6 +214,10 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         #[cfg(feature = "terminal")]
         Command::Cut(args) => cut::run(&args, home, ui),
         #[cfg(feature = "terminal")]
+        Command::Approve(args) => approve::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Rebuild(args) => approve::rebuild(&args, home, ui),
+        #[cfg(feature = "terminal")]
         Command::Publish(args) => publish::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Refresh(args) => refresh::run(&args, home, ui),
@@ -217,6 +231,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Courier(command) => courier::run(&command, home, ui),
         #[cfg(feature = "terminal")]
         Command::Abandon(args) => abandon::run(&args, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Withdraw(args) => withdraw::run(&args, home, ui),
         #[cfg(feature = "terminal")]
         Command::Key(command) => key::run(&command, home, ui),
         #[cfg(feature = "terminal")]

@@ -160,6 +160,7 @@ fn made_elsewhere(state: &State, home: &Home) -> Result<Vec<String>, CommandErro
 
 fn step(cut: &CutState) -> &'static str {
     match (&cut.pin, &cut.build, &cut.staged) {
+        _ if cut.requested.is_some() => "waits for other people",
         (None, ..) => "started",
         (_, None, _) => "fetched",
         (_, _, None) => "built",

@@ -6,8 +6,11 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::Stopped;
+use crate::approve::MessageError;
 use crate::build::BuildError;
 use crate::home::HomeError;
+use crate::manifest::Holder;
+use crate::manifest::Line;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
@@ -101,6 +104,145 @@ pub enum CutError {
         product: Product,
         /// Its version.
         other: Version,
+    },
+    /// The withdrawal of another version of the product is not finished.
+    #[error("the withdrawal of {product} {other} is not finished")]
+    OtherWithdrawal {
+        /// The product.
+        product: Product,
+        /// Its version.
+        other: Version,
+    },
+    /// A version that is to be withdrawn, or used instead, was not released.
+    #[error("{product} {version} is no release; nothing was signed")]
+    NotReleased {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+    },
+    /// A version that is to be used instead of itself.
+    #[error("{product} {version} cannot be its own successor; nothing was signed")]
+    OwnSuccessor {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+    },
+    /// The version is withdrawn, or keys were asked to withdraw it, with other words.
+    #[error(
+        "{product} {version} is withdrawn for the reason \"{reason}\"{}; that cannot be changed",
+        .successor.as_ref().map_or_else(String::new, |successor| format!(", with the successor {successor}"))
+    )]
+    OtherReason {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+        /// The reason that was signed.
+        reason: Line,
+        /// What was named to be used instead.
+        successor: Option<Version>,
+    },
+    /// A file that is no message of an enrolled person.
+    #[error("this is no {what} that counts: {error}; nothing was built or signed")]
+    Message {
+        /// What it should be.
+        what: &'static str,
+        /// Why it is not.
+        error: MessageError,
+    },
+    /// A request by the rules of another policy.
+    #[error(
+        "the request of {starter} follows another policy (sha256 {theirs}) than this home (sha256 {ours}); nothing was \
+         built or signed"
+    )]
+    RequestPolicy {
+        /// Who asks, as the request says.
+        starter: Holder,
+        /// The digest of the starter's policy.
+        theirs: Sha256,
+        /// The digest of ours.
+        ours: Sha256,
+    },
+    /// A request that nobody should answer.
+    #[error("the request of {starter} is refused: {reason}; nothing was signed")]
+    Request {
+        /// Who asks.
+        starter: Holder,
+        /// Why.
+        reason: String,
+    },
+    /// A request from before the newest release manifest.
+    #[error(
+        "the request of {starter} is stale: it follows manifest {follows} of {product}, and manifest {newest} is \
+         published; nothing was built or signed"
+    )]
+    StaleRequest {
+        /// The product.
+        product: Product,
+        /// Who asks.
+        starter: Holder,
+        /// The manifest that it follows; 0 is none.
+        follows: u64,
+        /// The newest one.
+        newest: u64,
+    },
+    /// A second request for one version.
+    #[error("this terminal has answered another request for {product} {version}, of {starter}; nothing was signed")]
+    OtherRequest {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+        /// Who asked first.
+        starter: Holder,
+    },
+    /// A request for a version that this home cuts itself.
+    #[error("this home has started {product} {version} itself, and approves no other release of that version")]
+    OwnCut {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+    },
+    /// Another build environment.
+    #[error("this terminal's build environment is not that of {starter}; nothing was built or signed")]
+    Environment {
+        /// Who asks.
+        starter: Holder,
+        /// What differs, a line each.
+        differences: Vec<String>,
+    },
+    /// Two terminals got different bytes.
+    #[error("this terminal does not get what {holder} built; nothing was signed")]
+    Differs {
+        /// Who built it elsewhere.
+        holder: Holder,
+        /// What differs, a line each.
+        differences: Vec<String>,
+        /// Where the files of this terminal are.
+        folder: PathBuf,
+    },
+    /// An answer that does not count.
+    #[error("an answer to the request for {product} {version} does not count: {reason}; nothing was signed")]
+    Answer {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+        /// Why.
+        reason: String,
+    },
+    /// A release that no message can hold.
+    #[error("no message can carry {product} {version}: {reason}")]
+    TooMuch {
+        /// The product.
+        product: Product,
+        /// The version.
+        version: Version,
+        /// Why.
+        reason: String,
     },
     /// The recipe has a mistake.
     #[error("the recipe of commit {} has a mistake: {error}", .commit)]

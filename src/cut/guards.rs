@@ -37,6 +37,20 @@ impl Cut<'_> {
         format!("claim {} {}", self.product, self.version)
     }
 
+    /// Whether a release manager's key was asked to sign the manifest of this cut.
+    pub(super) fn is_signed(&self, cut: &CutState, journal: &Journal) -> bool {
+        let signed = |number: u64| journal.was_asked(&format!("{} {number}", self.product));
+        cut.staged.as_ref().is_some_and(|staged| signed(staged.number))
+    }
+
+    /// Whether the number of a manifest that waits for approval was taken by another.
+    pub(super) fn is_overtaken(&self, cut: &CutState, state: &State, journal: &Journal) -> bool {
+        let current = state.roles.get(self.product).map_or(0, |(number, _)| *number);
+        let next = journal.next_number(self.product, current);
+        let moved = cut.staged.as_ref().is_some_and(|staged| staged.number != next);
+        cut.requested.is_some() && moved && !self.is_signed(cut, journal)
+    }
+
     pub(super) fn purpose(&self) -> String {
         format!("{} {}", self.product, self.version)
     }
@@ -89,7 +103,8 @@ impl Cut<'_> {
     }
 
     /// One waiting cut per product, and no interrupted seal of something else.
-    pub(super) fn check_others(&self) -> Result<(), CutError> {
+    pub(super) fn check_others(&self, journal: &Journal) -> Result<(), CutError> {
+        self.check_withdrawals(journal)?;
         let open = |cut: &CutState| cut.product == *self.product && cut.release != *self.version && cut.is_open();
         if let Some(other) = self.home.cuts()?.into_iter().find(open) {
             return Err(CutError::OtherCut { product: other.product, other: other.release });

@@ -5,11 +5,14 @@
 //! again goes on from there; from the first signature on, the bytes of a cut
 //! are final.
 
+mod approve;
 mod error;
 mod guards;
 mod operator;
+mod request;
 mod sealer;
 mod steps;
+mod withdraw;
 
 use std::path::Path;
 
@@ -25,6 +28,7 @@ use crate::key::piv::Tokens;
 use crate::manifest::Pin;
 use crate::manifest::Product;
 use crate::manifest::Version;
+use crate::progress::Event;
 use crate::publish;
 use crate::publish::DeployKeys;
 use crate::repository::Pending;
@@ -34,14 +38,30 @@ use crate::sign::Batch;
 use crate::sign::Plan;
 use crate::sign::Session;
 
+pub use approve::Answer;
 pub use error::CutError;
 pub use guards::check_clock;
+pub use operator::Approving;
 pub use operator::Calendar;
 pub use operator::Operator;
 pub use operator::Preview;
 pub use operator::Review;
 pub use operator::Stopped;
+pub use operator::Withdrawing;
+pub use request::Waiting;
 pub use sealer::Sealer;
+
+/// The description of the build environment, in the folder of a cut.
+const ENVIRONMENT: &str = "environment.json";
+
+/// How a cut ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is sealed.
+    Released(Summary),
+    /// Other people must answer first.
+    Waiting(Waiting),
+}
 
 /// What a finished cut did.
 #[derive(Debug)]
@@ -60,6 +80,8 @@ pub struct Cut<'a> {
     pub product: &'a Product,
     /// The version.
     pub version: &'a Version,
+    /// Whether a request is to be carried with source and inputs.
+    pub with_source: bool,
     /// The person at the terminal.
     pub operator: &'a dyn Operator,
     /// The clock.
@@ -72,7 +94,7 @@ impl Cut<'_> {
     /// # Errors
     /// The first step that cannot be done. The same call again goes on from the
     /// last one that was.
-    pub fn run(&self) -> Result<Summary, CutError> {
+    pub fn run(&self) -> Result<Outcome, CutError> {
         let _lock = self.home.lock(&format!("release cut {} {}", self.product, self.version))?;
         Pending::finish_interrupted(self.home)?;
         let mut journal = self.home.journal()?;
@@ -90,18 +112,31 @@ impl Cut<'_> {
         if cut.sealed.is_none() {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
-            self.check_others()?;
+            self.check_others(&journal)?;
             Self::check_mirrors(&keys, false)?;
             self.show_plan(&plan, of_product, &state, cut.pin.as_ref(), cut.staged.is_some())?;
             atomic::make_folder(&stage)?;
             atomic::make_folder(&signing)?;
             let folders = (stage.as_path(), signing.as_path());
-            let asked = journal.was_asked(&self.claim_name());
+            let claimed = journal.was_asked(&self.claim_name());
+            // While a request waited, another release may have taken its number.
+            let stale = self.is_overtaken(&cut, &state, &journal);
+            let asked = claimed && !stale;
+            if stale {
+                self.operator.event(Event::Warning("another release was made meanwhile; approvals are asked for anew"));
+                std::fs::remove_dir_all(&signing).map_err(|error| HomeError::io(&signing, error))?;
+                atomic::make_folder(&signing)?;
+                cut.requested = None;
+            }
 
             // Fetch and build, unless signatures have made the bytes final.
-            if !asked {
-                self.fetch(&mut cut, of_product, &folder, &mut journal)?;
+            let mut packed = Vec::new();
+            if !claimed {
+                self.fetch(&mut cut, of_product, &folder, &mut journal, &mut |_| Ok(()))?;
                 self.build(&mut cut, &folder, &stage, &mut journal)?;
+            }
+            if self.with_source && plan.needs_others() && !self.is_signed(&cut, &journal) {
+                packed = self.pack_source(&cut, &folder)?;
             }
 
             // Stage: all payloads are final before the first prompt.
@@ -110,19 +145,38 @@ impl Cut<'_> {
             } else {
                 self.stage(&mut cut, of_product, &state, &plan, &folder, folders, &journal)?
             };
-            let pin = cut.pin.as_ref().ok_or_else(|| lost(&folder, "pin"))?;
+            let pin = cut.pin.clone().ok_or_else(|| lost(&folder, "pin"))?;
             let fixed = cut.staged.clone().ok_or_else(|| lost(&folder, "stage"))?;
 
-            // Agree and sign: one confirmation, every key opened once.
-            if !asked {
-                self.confirm(&state, &staged, pin, &fixed, &plan, &mut journal)?;
+            // What others have answered; without it, ask them.
+            let is_signed = self.is_signed(&cut, &journal);
+            let gathered = self.gather(&cut, &plan, &staged, folders, !is_signed)?;
+            let waits = gathered.waits(&plan, Vec::new(), cut.requested.unwrap_or(fixed.digest));
+            let confirmed = asked && (cut.requested.is_none() || is_signed);
+            if !confirmed && (waits.is_none() || cut.requested.is_none()) {
+                self.confirm(&state, &staged, &pin, &fixed, &plan, &mut journal)?;
             }
+            if let Some(mut waiting) = waits {
+                waiting.files = vec![self.request_path()];
+                if cut.requested.is_none() || !self.request_path().exists() {
+                    let batch = Batch::open_keys(self.home, [&plan.claim], &tokens)?;
+                    let now = (self.now)();
+                    let mut session =
+                        Session { batch, plan: &plan, stage: &stage, signing: &signing, journal: &mut journal, now };
+                    self.ask(&mut cut, &folder, &state, &staged, &mut session)?;
+                    waiting.request = cut.requested.unwrap_or(waiting.request);
+                }
+                waiting.files.extend(packed);
+                return Ok(Outcome::Waiting(waiting));
+            }
+
+            // Agree and sign: one confirmation, every key opened once.
             Self::check_mirrors(&keys, true)?;
             let batch = Batch::open(self.home, &plan, &staged.role, folders, &tokens)?;
             let now = (self.now)();
             let mut session =
                 Session { batch, plan: &plan, stage: &stage, signing: &signing, journal: &mut journal, now };
-            let signed = self.sign(&mut session, of_product, &staged, &fixed)?;
+            let signed = self.sign(&mut session, of_product, &state, &staged, &fixed, &gathered)?;
 
             // Seal on top of what is published now, check, and only then keep it.
             cut.sealed = Some(self.seal(&mut session, &state, &signed, &staged)?);
@@ -130,11 +184,12 @@ impl Cut<'_> {
             state = State::load(&self.home.repository())?;
         }
         CutState::drop_source(&folder);
+        self.clear_outbox();
         // While the network is used, no token is open but those that let in at mirrors.
         tokens.keep(|serial| self.home.terminal.has_deploy_key_in(serial));
         let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), &keys)?;
         note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
-        Ok(Summary { serial: cut.sealed, mirrors })
+        Ok(Outcome::Released(Summary { serial: cut.sealed, mirrors }))
     }
 
     /// Fetches into a throw-away folder and shows the plan. Touches nothing, and
@@ -154,7 +209,7 @@ impl Cut<'_> {
         Place { state: &state, product: self.product, version: self.version }.check_free()?;
         publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
         let plan = Plan::new(self.home, self.product)?;
-        self.check_others()?;
+        self.check_others(&journal)?;
         let tokens = Tokens::new(self.operator);
         Self::check_mirrors(&DeployKeys::new(self.home, Some(&self.home.policy), &tokens), false)?;
         let scratch =

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+use crate::approve::Request;
 use crate::key::Secrets;
+use crate::manifest::Artifact;
 use crate::manifest::Pin;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
@@ -13,6 +15,8 @@ use crate::manifest::Version;
 use crate::policy::Location;
 use crate::repository::stage::Changes;
 use crate::sign::Plan;
+use crate::source::Since;
+use crate::tuf::product::Withdrawn;
 
 /// Somebody who knows what day it is.
 pub trait Calendar {
@@ -31,6 +35,21 @@ pub trait Operator: Secrets + Calendar {
     /// # Errors
     /// The person stops; nothing was signed.
     fn confirm(&self, review: &Review<'_>) -> Result<(), Stopped>;
+
+    /// Shows what another terminal asks for, before it is built.
+    fn requested(&self, request: &Request, sha256: Sha256);
+
+    /// Shows what is about to be approved, and asks once.
+    ///
+    /// # Errors
+    /// The person stops; nothing was signed.
+    fn confirm_approval(&self, approving: &Approving<'_>) -> Result<(), Stopped>;
+
+    /// Shows what is about to be withdrawn, and asks once.
+    ///
+    /// # Errors
+    /// The person stops; nothing was signed.
+    fn confirm_withdrawal(&self, withdrawing: &Withdrawing<'_>) -> Result<(), Stopped>;
 }
 
 /// The person did not confirm.
@@ -77,6 +96,40 @@ pub struct Review<'a> {
     /// What changes in the release manifest.
     pub changes: &'a Changes,
     /// The number of the manifest.
+    pub number: u64,
+    /// The digest that release managers sign.
+    pub digest: Sha256,
+    /// Who signs.
+    pub plan: &'a Plan,
+}
+
+/// What is about to be approved: it was rebuilt here, and is the same.
+#[derive(Debug)]
+pub struct Approving<'a> {
+    /// What was asked.
+    pub request: &'a Request,
+    /// The digest of its file.
+    pub sha256: Sha256,
+    /// The number of the release manifest.
+    pub number: u64,
+    /// The digest that release managers sign.
+    pub digest: Sha256,
+    /// The files of the new release.
+    pub files: &'a [Artifact],
+    /// The release before, and what has changed since, where that is known.
+    pub since: Option<(&'a Version, Option<&'a Since>)>,
+    /// Who signs here.
+    pub plan: &'a Plan,
+}
+
+/// What is about to be withdrawn.
+#[derive(Debug)]
+pub struct Withdrawing<'a> {
+    /// The product.
+    pub product: &'a Product,
+    /// The version, why, and what to use instead.
+    pub entry: &'a Withdrawn,
+    /// The number of the release manifest.
     pub number: u64,
     /// The digest that release managers sign.
     pub digest: Sha256,

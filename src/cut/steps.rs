@@ -1,6 +1,6 @@
 //! The steps of a cut, each from values to values, with its result on disk.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -11,6 +11,8 @@ use super::CutError;
 use super::Review;
 use super::Sealer;
 use super::lost;
+use super::request::Gathered;
+use crate::approve::ClaimKeys;
 use crate::build;
 use crate::build::Environment;
 use crate::home;
@@ -20,7 +22,6 @@ use crate::home::Journal;
 use crate::home::atomic;
 use crate::home::cut::BuildState;
 use crate::home::cut::StagedState;
-use crate::key::PublicKey;
 use crate::manifest::Holder;
 use crate::manifest::Pin;
 use crate::manifest::Sha256;
@@ -49,6 +50,7 @@ use crate::sign::Agreement;
 use crate::sign::Plan;
 use crate::sign::Session;
 use crate::sign::ThresholdMet;
+use crate::sign::Warrant;
 use crate::source;
 use crate::source::Maintainers;
 
@@ -56,6 +58,7 @@ use crate::source::Maintainers;
 pub(super) struct Signed {
     threshold: ThresholdMet,
     claims: Vec<Envelope>,
+    builders: BTreeSet<Holder>,
 }
 
 impl Cut<'_> {
@@ -109,17 +112,20 @@ impl Cut<'_> {
             .map_err(|error| CutError::Recipe { commit: fetched.pin.commit.short().to_owned(), error })
     }
 
-    /// Fetches and pins. A later run fetches again, and must get the same.
+    /// Fetches and pins. A later run fetches again, and must get the same. With `look`,
+    /// that is shown what came.
     pub(super) fn fetch(
         &self,
         cut: &mut CutState,
         of_product: &ProductPolicy,
         folder: &Path,
         journal: &mut Journal,
+        look: &mut dyn FnMut(&source::Source<'_>) -> Result<(), CutError>,
     ) -> Result<(), CutError> {
         let repository = folder.join(home::cut::REPOSITORY);
         let fetched = self.fetch_source(of_product, cut.pin.as_ref(), &repository)?;
         let recipe = self.read_recipe(&fetched)?;
+        look(&fetched)?;
         if cut.pin.is_none() {
             let (product, release) = (self.product.clone(), self.version.clone());
             journal.append((self.now)(), Entry::Pin { product, release, pin: fetched.pin.clone() })?;
@@ -164,7 +170,7 @@ impl Cut<'_> {
             return Err(CutError::StageChanged(tar));
         }
         let environment = Environment::describe(&self.home.terminal.sandbox.toolchains)?;
-        atomic::write(&folder.join("environment.json"), &environment.to_vec()?)?;
+        atomic::write(&folder.join(super::ENVIRONMENT), &environment.to_vec()?)?;
         let mut artifacts: Vec<_> = archive.gz.iter().map(build::source_artifact).collect();
         if !recipe.artifacts.is_empty() {
             let built = build::run(
@@ -273,7 +279,7 @@ impl Cut<'_> {
         let staged = place.stage(&statement, &done.artifacts, number, expires, journal.head(), folders)?;
         check_stage(&staged, folders.0)?;
         let digest = staged.role.digest().map_err(RepositoryError::from)?;
-        cut.staged = Some(StagedState { number, digest, at, starter: plan.starter.clone() });
+        cut.staged = Some(StagedState { number, digest, at, starter: plan.builder.clone() });
         cut.save(folder)?;
         home::step("stage.done");
         self.operator.event(Event::Done { stage: Stage::Stage, evidence: Evidence::Staged { digest } });
@@ -306,7 +312,7 @@ impl Cut<'_> {
                 product: self.product.clone(),
                 release: self.version.clone(),
                 manifest: fixed.digest,
-                starter: plan.starter.clone(),
+                starter: plan.builder.clone(),
             },
         )?;
         Ok(())
@@ -318,15 +324,24 @@ impl Cut<'_> {
         &self,
         session: &mut Session<'_>,
         of_product: &ProductPolicy,
+        state: &State,
         staged: &Staged,
         fixed: &StagedState,
+        gathered: &Gathered,
     ) -> Result<Signed, CutError> {
         self.operator.event(Event::Begin { stage: Stage::Sign, what: &self.purpose() });
         let (plan, stage) = (session.plan, session.stage);
-        let claim = session.claim(self.product, self.version, &staged.statement)?;
-        let agreed = Agreement::of(self.product, &staged.statement, vec![claim], &self.claim_keys()?, plan.rebuilds)?;
+        let mut claims = vec![session.claim(self.product, self.version, &staged.statement)?];
+        claims.extend(gathered.claims.values().cloned());
+        let agreed = Agreement::of(self.product, &staged.statement, claims, &self.claim_keys()?, plan.rebuilds)?;
         let threshold = *of_product.threshold.get_ref();
-        let met = session.sign_role(&agreed, staged.role.clone(), threshold)?;
+        let before = state.roles.get(self.product).map(|(_, file)| file.as_slice());
+        let warrant = Warrant::to_release(&agreed, (self.product, self.version), before, &staged.role)?;
+        let mut role = staged.role.clone();
+        for (keyid, signature) in gathered.signatures.values() {
+            role.add_signature(keyid, signature);
+        }
+        let met = ThresholdMet::of(session.sign_role(&warrant, role)?, threshold)?;
         if let Some(signatures) = session.sign_checksums(&met, &staged.checksums, fixed.at)? {
             let certificates: Vec<PathBuf> = plan.openpgp.iter().map(|(.., path)| path.clone()).collect();
             openpgp::stock::check(&certificates, &staged.checksums, &signatures, stage, self.operator)?;
@@ -334,16 +349,12 @@ impl Cut<'_> {
         let holders: Vec<String> = met.people().iter().map(Holder::to_string).collect();
         let evidence = Evidence::Signed { holders: &holders, of: plan.of };
         self.operator.event(Event::Done { stage: Stage::Sign, evidence });
-        Ok(Signed { threshold: met, claims: agreed.claims().to_vec() })
+        let (claims, builders) = (agreed.claims().to_vec(), agreed.people().clone());
+        Ok(Signed { threshold: met, claims, builders })
     }
 
-    pub(super) fn claim_keys(&self) -> Result<BTreeMap<String, (Holder, PublicKey)>, CutError> {
-        let mut keys = BTreeMap::new();
-        for (name, holder) in self.home.policy.claim_keys() {
-            let public = sign::load_public(self.home, name)?;
-            keys.insert(sign::keyid(&public)?, (holder, public));
-        }
-        Ok(keys)
+    pub(super) fn claim_keys(&self) -> Result<ClaimKeys, CutError> {
+        Ok(sign::claim_keys(self.home)?)
     }
 
     /// Seals, verifies as users will, and puts it into the home's repository.
@@ -357,10 +368,10 @@ impl Cut<'_> {
         self.operator.event(Event::Begin { stage: Stage::Seal, what: &self.purpose() });
         let release = SignedRelease {
             product: self.product,
-            version: self.version,
+            version: Some(self.version),
             role: signed.threshold.role(),
             claims: &signed.claims,
-            files: self.release_files(state, session.plan, staged, session.stage)?,
+            files: self.release_files(state, &signed.builders, staged, session.stage)?,
         };
         let online = session.batch.signer(&session.plan.online)?;
         let keyid = sign::keyid(online.public())?;
@@ -374,7 +385,7 @@ impl Cut<'_> {
     pub(super) fn release_files(
         &self,
         state: &State,
-        plan: &Plan,
+        builders: &BTreeSet<Holder>,
         staged: &Staged,
         stage: &Path,
     ) -> Result<Vec<ReleaseFile>, CutError> {
@@ -388,7 +399,8 @@ impl Cut<'_> {
                 length: artifact.length,
             });
         }
-        for name in [release::claim_file(&plan.starter), release::CHECKSUMS_SIGNATURE.to_owned()] {
+        let claims = builders.iter().map(release::claim_file);
+        for name in claims.chain([release::CHECKSUMS_SIGNATURE.to_owned()]) {
             let path = stage.join(&name);
             let Ok(metadata) = path.metadata() else {
                 continue;

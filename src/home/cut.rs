@@ -48,6 +48,10 @@ pub struct CutState {
     pub build: Option<BuildState>,
     /// The release manifest that is to be signed.
     pub staged: Option<StagedState>,
+    /// Digest of the request for approval: that this terminal has made, or that it
+    /// answers.
+    #[serde(default)]
+    pub requested: Option<Sha256>,
     /// The publication that holds the release.
     pub sealed: Option<u64>,
     /// Given up.
@@ -94,6 +98,7 @@ impl CutState {
             archive: None,
             build: None,
             staged: None,
+            requested: None,
             sealed: None,
             abandoned: false,
         }

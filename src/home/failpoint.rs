@@ -53,11 +53,31 @@ pub const PUBLIC_STEPS: [&str; 1] = ["public.kept"];
 
 /// The step of a drill: its keys are made, and not erased yet.
 pub const DRILL_STEPS: [&str; 1] = ["drill.made"];
+/// The step of a withdrawal that a cut does not have.
+pub const WITHDRAWAL: [&str; 1] = ["withdraw.drafted"];
+
+/// The steps of asking for an approval and taking it, in order.
+pub const REQUEST: [&str; 4] = ["request.signed", "request.written", "request.noted", "approval.taken"];
+
+/// The steps of an approval that a cut does not have, in order.
+pub const APPROVAL: [&str; 3] = ["approve.noted", "approve.signed", "approve.written"];
 
 /// Passes a step. Does nothing in release builds.
 pub fn step(name: &str) {
     debug_assert!(
-        [&STEPS[..], &IMPORT_STEPS, &COURIER_STEPS, &ENROLMENT, &PUBLIC_STEPS, &DRILL_STEPS].concat().contains(&name),
+        [
+            &STEPS[..],
+            &IMPORT_STEPS,
+            &COURIER_STEPS,
+            &ENROLMENT,
+            &PUBLIC_STEPS,
+            &DRILL_STEPS,
+            &WITHDRAWAL,
+            &REQUEST,
+            &APPROVAL,
+        ]
+        .concat()
+        .contains(&name),
         "unknown step {name}"
     );
     #[cfg(debug_assertions)]

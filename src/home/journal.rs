@@ -124,6 +124,26 @@ pub enum Event {
         /// The number of each product's role in it.
         numbers: BTreeMap<Product, u64>,
     },
+    /// A person confirmed the approval of what another terminal has started.
+    Approve {
+        /// The product.
+        product: Product,
+        /// The version.
+        release: Version,
+        /// Who started it.
+        starter: Holder,
+        /// Digest of the request.
+        request: Sha256,
+    },
+    /// A person confirmed that a release is withdrawn.
+    Withdraw {
+        /// The product.
+        product: Product,
+        /// The version.
+        release: Version,
+        /// Digest of the release manifest.
+        manifest: Sha256,
+    },
     /// A cut was given up; its version and role number are burned.
     Abandon {
         /// The product.
@@ -379,6 +399,14 @@ impl Journal {
         self.events.iter().find(|(_, event)| asks(event)).map(|(time, _)| *time)
     }
 
+    /// What a key was asked to sign under this name.
+    pub fn digest_asked(&self, key: &KeyName, what: &str) -> Option<Sha256> {
+        self.events().find_map(|event| match event {
+            Event::Ask { key: other, what: before, digest } if other == key && before == what => Some(*digest),
+            _ => None,
+        })
+    }
+
     /// The publications that this home has sealed or taken over.
     pub fn publications(&self) -> impl Iterator<Item = u64> {
         self.events().filter_map(|event| match event {
@@ -392,6 +420,11 @@ impl Journal {
         self.events().any(|event| {
             matches!(event, Event::Pin { product: other, release, .. } if other == product && release == version)
         })
+    }
+
+    /// Whether a person has confirmed the approval of this request.
+    pub fn has_approved(&self, sha256: Sha256) -> bool {
+        self.events().any(|event| matches!(event, Event::Approve { request, .. } if *request == sha256))
     }
 
     /// Whether this version was given up.

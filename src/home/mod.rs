@@ -5,11 +5,14 @@
 //! keys/                                 public keys, certificates; software keys
 //! repository/                           only sealed things
 //! cuts/<product>-<version>/             cut.json, stage/, logs: resumable at any point
+//! withdrawals/<product>/<version>/      a withdrawal that is not finished
 //! publications/<serial>.json            what each seal added; <serial>.partial/ while one is made
 //! mirrors/<name>.json                   what each mirror holds; <name>.receipt/ what a courier saw there
 //! facts/<mirror>.json                   what each mirror should say about itself
 //! inputs/<sha256>                       inputs of builds, by hash
 //! inbox/                                what media brought, hostile until it is checked
+//! outbox/                               requests, approvals and claims for other terminals
+//! approvals/<product>_<version>/        what another terminal has started and this one rebuilds
 //! journal.jsonl                         each line holds the hash of the line before
 //! journal.head                          the hash of the last line, against an old journal
 //! ```
@@ -26,6 +29,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::manifest::Holder;
 use crate::manifest::MirrorName;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
@@ -42,6 +46,24 @@ pub use failpoint::step;
 pub use journal::Event;
 pub use journal::Journal;
 pub use lock::Lock;
+
+/// How the names of requests end.
+pub const REQUEST: &str = ".request.json";
+/// How the names of approvals end.
+pub const APPROVAL: &str = ".approval.json";
+/// How the names of claims end that are no part of an approval.
+pub const CLAIM: &str = ".claim.json";
+
+/// The name of a request. A `_` is in no name of a product or version.
+pub fn request_file(product: &Product, version: &Version) -> String {
+    format!("{product}_{version}{REQUEST}")
+}
+
+/// The name of what one holder gives to another one's release; `end` is [`APPROVAL`]
+/// or [`CLAIM`].
+pub fn answer_file(product: &Product, version: &Version, holder: &Holder, end: &str) -> String {
+    format!("{product}_{version}_{holder}{end}")
+}
 
 /// How the names of git bundles with the source of a version end.
 pub const SOURCE_BUNDLE: &str = ".git.bundle";
@@ -278,6 +300,26 @@ impl Home {
         self.folder.join("cuts").join(format!("{product}-{version}"))
     }
 
+    /// The folder of a withdrawal that is not finished.
+    pub fn withdrawal(&self, product: &Product, version: &Version) -> PathBuf {
+        self.folder.join("withdrawals").join(product.as_str()).join(version.as_str())
+    }
+
+    /// The withdrawals of a product that are not finished, with their folders.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn withdrawals(&self, product: &Product) -> Result<Vec<(PathBuf, Version)>, HomeError> {
+        let folder = self.folder.join("withdrawals").join(product.as_str());
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(HomeError::io(&folder, error)),
+        };
+        let version = |entry: fs::DirEntry| Some((entry.path(), entry.file_name().to_str()?.parse().ok()?));
+        Ok(entries.flatten().filter_map(version).collect())
+    }
+
     /// The folder of publications.
     pub fn publications(&self) -> PathBuf {
         self.folder.join("publications")
@@ -306,6 +348,16 @@ impl Home {
     /// The folder of what media brought and nobody has checked.
     pub fn inbox(&self) -> PathBuf {
         self.folder.join("inbox")
+    }
+
+    /// The folder of what others need by medium: requests and approvals.
+    pub fn outbox(&self) -> PathBuf {
+        self.folder.join("outbox")
+    }
+
+    /// The folder in which this terminal rebuilds what another one has started.
+    pub fn approval(&self, product: &Product, version: &Version) -> PathBuf {
+        self.folder.join("approvals").join(format!("{product}_{version}"))
     }
 
     /// The git bundle with the source of a version, if a medium brought one.

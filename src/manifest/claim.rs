@@ -8,6 +8,7 @@
 //! agree when their subjects and their build definitions are equal.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -23,6 +24,7 @@ use super::Sha256;
 use super::Version;
 use super::json;
 use super::json::JsonError;
+use super::names::quoted;
 
 /// `_type` of every statement.
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -339,8 +341,39 @@ impl Statement {
         self.definition["externalParameters"]["branch"].as_str()
     }
 
+    /// The digest of a dependency: `release.toml`, `environment`, `source.tar`.
+    pub fn digest_of(&self, dependency: &str) -> Option<Sha256> {
+        self.dependency(dependency)?["digest"]["sha256"].as_str()?.parse().ok()
+    }
+
     fn dependency(&self, name: &str) -> Option<&Value> {
         self.definition["resolvedDependencies"].as_array()?.iter().find(|item| item["name"] == name)
+    }
+
+    /// What differs from the statement of another terminal: a line for each file, and
+    /// for each thing that went into the build.
+    pub fn differences(&self, there: &Self) -> Vec<String> {
+        let show = |found: Option<&Sha256>| found.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        let names: BTreeSet<&String> = self.subjects.keys().chain(there.subjects.keys()).collect();
+        let mut lines = Vec::new();
+        for name in names {
+            let (own, other) = (self.subjects.get(name), there.subjects.get(name));
+            if own != other {
+                lines.push(format!("{}: here {}, there {}", quoted(name), show(own), show(other)));
+            }
+        }
+        if self.definition != there.definition {
+            for name in ["source.tar", "source.tar.gz", "release.toml", "environment"] {
+                let (own, other) = (self.digest_of(name), there.digest_of(name));
+                if own != other {
+                    lines.push(format!("{name}: here {}, there {}", show(own.as_ref()), show(other.as_ref())));
+                }
+            }
+            if lines.is_empty() {
+                lines.push("the pin, the inputs or the compressor".to_owned());
+            }
+        }
+        lines
     }
 
     /// Whether both say that the same bytes came out of the same source,

@@ -48,15 +48,20 @@ pub enum EnvelopeError {
     /// Not an envelope in compact form.
     #[error("not a DSSE envelope: {0}")]
     Json(#[from] JsonError),
-    /// Another payload type than in-toto.
-    #[error("payload type is {}, not {IN_TOTO}", super::names::quoted(.0))]
-    PayloadType(String),
+    /// Another payload type.
+    #[error("payload type is {}, not {expected}", super::names::quoted(.found))]
+    PayloadType {
+        /// What it says.
+        found: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
     /// Payload or signature is not base64.
     #[error("{0} is not base64")]
     Base64(&'static str),
     /// A payload that is far above need.
-    #[error("the payload is longer than {MAX_ENVELOPE} bytes")]
-    TooLong,
+    #[error("the payload is longer than {0} bytes")]
+    TooLong(u64),
     /// One key signs once; checking the same signature again costs time.
     #[error("it has two signatures by key {}", super::names::quoted(.0))]
     Doubled(String),
@@ -92,7 +97,17 @@ impl Envelope {
 
     /// An envelope around an in-toto statement, without signatures.
     pub fn new(statement: &[u8]) -> Self {
-        Self { payload: STANDARD.encode(statement), payload_type: IN_TOTO.to_owned(), signatures: Vec::new() }
+        Self::of(IN_TOTO, statement)
+    }
+
+    /// An envelope around a payload of another type, without signatures.
+    pub fn of(payload_type: &str, payload: &[u8]) -> Self {
+        Self { payload: STANDARD.encode(payload), payload_type: payload_type.to_owned(), signatures: Vec::new() }
+    }
+
+    /// The payload type.
+    pub fn payload_type(&self) -> &str {
+        &self.payload_type
     }
 
     /// Adds the signature that key `keyid` made over [`Self::signed_bytes`].
@@ -105,11 +120,19 @@ impl Envelope {
     /// # Errors
     /// Another payload type, or a payload that is too long or not base64.
     pub fn payload(&self) -> Result<Vec<u8>, EnvelopeError> {
-        if self.payload_type != IN_TOTO {
-            return Err(EnvelopeError::PayloadType(self.payload_type.clone()));
+        self.opened(IN_TOTO, MAX_ENVELOPE)
+    }
+
+    /// The payload, where it has this type, and is at most `max` bytes in base64.
+    ///
+    /// # Errors
+    /// As [`Self::payload`].
+    pub fn opened(&self, payload_type: &'static str, max: u64) -> Result<Vec<u8>, EnvelopeError> {
+        if self.payload_type != payload_type {
+            return Err(EnvelopeError::PayloadType { found: self.payload_type.clone(), expected: payload_type });
         }
-        if self.payload.len() as u64 > MAX_ENVELOPE {
-            return Err(EnvelopeError::TooLong);
+        if self.payload.len() as u64 > max {
+            return Err(EnvelopeError::TooLong(max));
         }
         STANDARD.decode(&self.payload).map_err(|_| EnvelopeError::Base64("the payload"))
     }
@@ -119,7 +142,15 @@ impl Envelope {
     /// # Errors
     /// As [`Self::payload`].
     pub fn signed_bytes(&self) -> Result<Vec<u8>, EnvelopeError> {
-        let payload = self.payload()?;
+        self.signed_bytes_of(IN_TOTO, MAX_ENVELOPE)
+    }
+
+    /// The same for a payload of another type.
+    ///
+    /// # Errors
+    /// As [`Self::opened`].
+    pub fn signed_bytes_of(&self, payload_type: &'static str, max: u64) -> Result<Vec<u8>, EnvelopeError> {
+        let payload = self.opened(payload_type, max)?;
         let mut bytes =
             format!("DSSEv1 {} {} {} ", self.payload_type.len(), self.payload_type, payload.len()).into_bytes();
         bytes.extend(payload);
@@ -168,7 +199,7 @@ mod tests {
         // The example of the DSSE protocol document, with its payload type.
         let mut envelope = Envelope::new(b"hello world");
         envelope.payload_type = "http://example.com/HelloWorld".to_owned();
-        assert!(matches!(envelope.signed_bytes(), Err(EnvelopeError::PayloadType(_))));
+        assert!(matches!(envelope.signed_bytes(), Err(EnvelopeError::PayloadType { .. })));
         let envelope = Envelope::new(b"hello world");
         assert_eq!(envelope.signed_bytes().unwrap(), b"DSSEv1 28 application/vnd.in-toto+json 11 hello world");
     }

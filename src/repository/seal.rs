@@ -28,14 +28,15 @@ use crate::manifest::dsse::Envelope;
 use crate::manifest::names::NameError;
 use crate::manifest::release;
 use crate::tuf::Draft;
+use crate::tuf::ProductRole;
 use crate::tuf::draft::MetaEntry;
 
-/// A signed release that is to be sealed.
+/// A signed product role that is to be sealed, with the release that it adds.
 pub struct SignedRelease<'a> {
     /// The product.
     pub product: &'a Product,
-    /// The version.
-    pub version: &'a Version,
+    /// The version that it adds; a withdrawal adds none.
+    pub version: Option<&'a Version>,
     /// The signed role.
     pub role: &'a Draft,
     /// The claims about this version.
@@ -115,23 +116,21 @@ pub fn prepare(
             };
             bundle.to_vec()
         };
+        let metadata = sigstore_tuf::Metadata::<sigstore_tuf::Targets>::from_slice(role);
+        let listing = metadata.ok().and_then(|role| ProductRole::of(product, role.signed()).ok());
+        let listing = listing.ok_or_else(|| RepositoryError::Damaged {
+            file: format!("{number}.{product}.json"),
+            reason: "it cannot be read".to_owned(),
+        })?;
         let of_release = release.filter(|release| release.product == product);
-        let mut claims = published_claims(home, state, product)?;
-        if let Some(release) = of_release {
+        let mut claims = published_claims(home, state, product, &listing)?;
+        if let Some((release, version)) = of_release.and_then(|release| Some((release, release.version?))) {
             claims.extend(release.claims.iter().cloned());
-            let path = layout::release(product, release.version, &release::bundle_file(product, release.version));
+            let path = layout::release(product, version, &release::bundle_file(product, version));
             add(path, &bundle(release.claims.to_vec())?)?;
         }
         add(layout::bundle(product), &bundle(claims)?)?;
-        let metadata = sigstore_tuf::Metadata::<sigstore_tuf::Targets>::from_slice(role);
-        let listing = metadata.ok().and_then(|role| crate::tuf::ProductRole::of(product, role.signed()).ok());
-        listings.push((
-            product.clone(),
-            listing.ok_or_else(|| RepositoryError::Damaged {
-                file: format!("{number}.{product}.json"),
-                reason: "it cannot be read".to_owned(),
-            })?,
-        ));
+        listings.push((product.clone(), listing));
     }
     let page = index::render(home.policy.repository.get_ref(), home.policy.site.as_deref(), &listings);
     add("index.html".parse(), &page)?;
@@ -197,10 +196,15 @@ fn sign_online(
     Ok(file)
 }
 
-/// The claims about all releases of a product that are published.
-fn published_claims(home: &Home, state: &State, product: &Product) -> Result<Vec<Envelope>, RepositoryError> {
+/// The published claims about the releases of a product.
+fn published_claims(
+    home: &Home,
+    state: &State,
+    product: &Product,
+    listing: &ProductRole,
+) -> Result<Vec<Envelope>, RepositoryError> {
     let mut claims = Vec::new();
-    for version in state.releases(product)?.releases.keys() {
+    for version in listing.releases.keys() {
         for holder in home.policy.holders.keys() {
             let path =
                 layout::release(product, version, &release::claim_file(holder)).map_err(|error| no_place(&error))?;

@@ -42,6 +42,43 @@ pub struct Staged {
     pub files: Vec<Artifact>,
 }
 
+/// What a build says of itself, and all files of its release.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// The statement that claims sign.
+    pub statement: Vec<u8>,
+    /// The same, with the head of the journal of whoever started the release.
+    pub provenance: Vec<u8>,
+    /// `SHA256SUMS`.
+    pub checksums: Vec<u8>,
+    /// All files that the role lists for this version.
+    pub files: Vec<Artifact>,
+}
+
+impl Described {
+    /// Describes a build. The same build and journal give the same bytes everywhere.
+    ///
+    /// # Errors
+    /// None that input can cause.
+    pub fn of(build: &Build<'_>, artifacts: &[Artifact], journal: Sha256) -> Result<Self, RepositoryError> {
+        let statement = build.statement(artifacts, None)?;
+        let provenance = build.statement(artifacts, Some(journal))?;
+        let mut files = artifacts.to_vec();
+        files.push(entry(release::PROVENANCE, Kind::Provenance, &provenance)?);
+        let checksums = release::checksums(&files).into_bytes();
+        files.push(entry(release::CHECKSUMS, Kind::Checksums, &checksums)?);
+        Ok(Self { statement, provenance, checksums, files })
+    }
+}
+
+fn entry(name: &str, kind: Kind, bytes: &[u8]) -> Result<Artifact, RepositoryError> {
+    let name: FileName = name.parse().map_err(|error: crate::manifest::names::NameError| RepositoryError::Damaged {
+        file: name.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(Artifact { name, kind, length: bytes.len() as u64, sha256: Sha256::of(bytes) })
+}
+
 /// What is new in a release, for the person who signs it.
 #[derive(Debug, Clone)]
 pub struct Changes {
@@ -95,13 +132,7 @@ impl Place<'_> {
         (stage, signing): (&Path, &Path),
     ) -> Result<Staged, RepositoryError> {
         self.check_free()?;
-        let statement = build.statement(artifacts, None)?;
-        let provenance = build.statement(artifacts, Some(journal))?;
-        let provenance_entry = Self::entry(release::PROVENANCE, Kind::Provenance, &provenance)?;
-        let mut files = artifacts.to_vec();
-        files.push(provenance_entry);
-        let checksums = release::checksums(&files).into_bytes();
-        files.push(Self::entry(release::CHECKSUMS, Kind::Checksums, &checksums)?);
+        let Described { statement, provenance, checksums, files } = Described::of(build, artifacts, journal)?;
         for file in &files {
             for path in self.names(file)? {
                 layout::class_of(&path).ok_or(RepositoryError::NoPlace(path))?;
@@ -165,13 +196,6 @@ impl Place<'_> {
             layout::target(self.product, self.version, file.sha256, &file.name).map_err(long)?,
             layout::release(self.product, self.version, file.name.as_str()).map_err(long)?,
         ])
-    }
-
-    fn entry(name: &str, kind: Kind, bytes: &[u8]) -> Result<Artifact, RepositoryError> {
-        let name: FileName = name.parse().map_err(|error: crate::manifest::names::NameError| {
-            RepositoryError::Damaged { file: name.to_owned(), reason: error.to_string() }
-        })?;
-        Ok(Artifact { name, kind, length: bytes.len() as u64, sha256: Sha256::of(bytes) })
     }
 
     /// The role that lists everything as before, and the new release.

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::Agreement;
 use super::Plan;
 use super::SignError;
+use super::Warrant;
 use super::load_public;
 use crate::home;
 use crate::home::Home;
@@ -46,23 +46,49 @@ pub struct Batch<'a> {
     signers: BTreeMap<KeyName, Box<dyn Signer + 'a>>,
 }
 
-/// A release manifest that enough release managers have signed. Only
-/// [`Session::sign_role`] makes one, and nothing signs `SHA256SUMS` without one.
+/// A release manifest with the signatures of release managers that were checked. Only
+/// [`Session::sign_role`] makes one.
 #[derive(Debug)]
-pub struct ThresholdMet {
+pub struct SignedRole {
     role: Draft,
     people: BTreeSet<Holder>,
 }
 
-impl ThresholdMet {
-    /// The signed role.
+impl SignedRole {
+    /// The role.
     pub fn role(&self) -> &Draft {
         &self.role
+    }
+}
+
+/// A release manifest that enough release managers have signed. Nothing is published
+/// without one, and no `SHA256SUMS.asc` made.
+#[derive(Debug)]
+pub struct ThresholdMet {
+    signed: SignedRole,
+}
+
+impl ThresholdMet {
+    /// Counts the people who signed.
+    ///
+    /// # Errors
+    /// Too few.
+    pub fn of(signed: SignedRole, threshold: u32) -> Result<Self, SignError> {
+        let (have, need) = (signed.people.len(), threshold as usize);
+        if have < need || need == 0 {
+            return Err(SignError::ThresholdNotMet { have, need });
+        }
+        Ok(Self { signed })
+    }
+
+    /// The signed role.
+    pub fn role(&self) -> &Draft {
+        &self.signed.role
     }
 
     /// Who signed it.
     pub fn people(&self) -> &BTreeSet<Holder> {
-        &self.people
+        &self.signed.people
     }
 }
 
@@ -81,7 +107,7 @@ impl<'a> Batch<'a> {
         tokens: &Tokens<'a>,
     ) -> Result<Self, SignError> {
         let mut missing = Vec::new();
-        if !stage.join(release::claim_file(&plan.starter)).exists() {
+        if !stage.join(release::claim_file(&plan.builder)).exists() {
             missing.push(&plan.claim);
         }
         for (name, _) in &plan.release {
@@ -164,13 +190,13 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// The starter's claim: made now, or read back if it was made before.
+    /// The claim of whoever builds here: made now, or read back if it was made before.
     ///
     /// # Errors
     /// The key failed, or was asked before to claim something else.
     pub fn claim(&mut self, product: &Product, version: &Version, statement: &[u8]) -> Result<Envelope, SignError> {
-        let starter = &self.plan.starter;
-        let path = self.stage.join(release::claim_file(starter));
+        let builder = &self.plan.builder;
+        let path = self.stage.join(release::claim_file(builder));
         if let Some(envelope) = read_claim(&path)? {
             return Ok(envelope);
         }
@@ -178,7 +204,7 @@ impl Session<'_> {
         let mut envelope = Envelope::new(statement);
         let signed = envelope
             .signed_bytes()
-            .map_err(|error| SignError::Claim { holder: starter.to_string(), reason: error.to_string() })?;
+            .map_err(|error| SignError::Claim { holder: builder.to_string(), reason: error.to_string() })?;
         let what = format!("claim {product} {version}");
         self.journal.ask(self.now, signer.name(), &what, Sha256::of(&signed))?;
         home::step("claim.asked");
@@ -190,24 +216,32 @@ impl Session<'_> {
         Ok(envelope)
     }
 
-    /// Signs a release manifest by the plan's release managers, and keeps it after
-    /// each signature. The agreement is not read: that it exists is
-    /// the point.
+    /// Signs a message to another terminal by the claim key of whoever builds here.
+    /// Gives the key's id and the signature.
     ///
     /// # Errors
-    /// A key failed, was asked before to sign another manifest of this number,
-    /// or too few signed.
-    pub fn sign_role(
-        &mut self,
-        _agreed: &Agreement,
-        mut role: Draft,
-        threshold: u32,
-    ) -> Result<ThresholdMet, SignError> {
+    /// The key failed, or was asked before to sign another message of this name.
+    pub fn vouch(&mut self, what: &str, message: &[u8]) -> Result<(String, Vec<u8>), SignError> {
+        let signer = self.batch.signer(&self.plan.claim)?;
+        self.journal.ask(self.now, signer.name(), what, Sha256::of(message))?;
+        let signature = signer.sign(what, ToSign::Message(message))?;
+        Ok((keyid(signer.public())?, signature))
+    }
+
+    /// Signs a release manifest by the plan's release managers, and keeps it after
+    /// each signature.
+    ///
+    /// # Errors
+    /// The warrant is for another manifest; a key failed, or was asked before to sign
+    /// another manifest of this number.
+    pub fn sign_role(&mut self, warrant: &Warrant, mut role: Draft) -> Result<SignedRole, SignError> {
+        if !warrant.is_for(&role)? {
+            return Err(SignError::NoWarrant);
+        }
         let file = self.signing.join(format!("{}.json", role.role()));
         let digest = role.digest()?;
         let message = role.canonical()?;
-        let mut people = BTreeSet::new();
-        for (name, holder) in &self.plan.release {
+        for (name, _) in &self.plan.release {
             let keyid = self.plan.keyid(name)?;
             if !role.has_signature(keyid) {
                 let signer = self.batch.signer(name)?;
@@ -219,21 +253,28 @@ impl Session<'_> {
                 atomic::write(&file, &role.to_file()?)?;
                 home::step("role.signed");
             }
+        }
+        // Who signed is what the signatures say, whoever made them.
+        let mut people = BTreeSet::new();
+        for keyid in role.signed_by() {
+            let Some((holder, key)) = self.plan.managers.get(keyid) else {
+                return Err(SignError::Stranger(keyid.to_owned()));
+            };
+            let signature = role.signature(keyid).unwrap_or_default();
+            if !key.verifies(ToSign::Message(&message), &signature) {
+                return Err(SignError::NotSigned(holder.clone()));
+            }
             people.insert(holder.clone());
         }
-        let need = threshold as usize;
-        if people.len() < need {
-            return Err(SignError::ThresholdNotMet { have: people.len(), need });
-        }
-        Ok(ThresholdMet { role, people })
+        Ok(SignedRole { role, people })
     }
 
     /// Signs `SHA256SUMS`, one signature per release manager who has a
-    /// certificate and signed the manifest. Gives the armored file; `None` if
-    /// nobody has a certificate.
+    /// certificate and signed the manifest; those made elsewhere are kept already.
+    /// Gives the armored file; `None` if nobody has a certificate.
     ///
     /// # Errors
-    /// A certificate cannot be used, or a key failed.
+    /// A certificate cannot be used, a key failed, or a signature is missing.
     pub fn sign_checksums(
         &mut self,
         met: &ThresholdMet,
@@ -241,26 +282,14 @@ impl Session<'_> {
         dated: Timestamp,
     ) -> Result<Option<Vec<u8>>, SignError> {
         let (mut signatures, mut certificates) = (Vec::new(), Vec::new());
-        let signed = self.plan.openpgp.iter().filter(|(_, holder, _)| met.people.contains(holder));
-        for (name, holder, certificate) in signed {
-            let path = checksums_signature(self.signing, holder);
-            let certificate = Certificate::one(&atomic::read(certificate)?)?;
-            certificates.push(certificate.clone());
-            if let Some(signature) = atomic::read_if_there(&path)? {
-                signatures.push(signature);
+        for holder in &met.signed.people {
+            let Some((_, certificate)) = self.plan.certificates.get(holder) else {
                 continue;
-            }
-            let what = format!("checksums {} {}", met.role.role(), met.role.number());
-            self.journal.ask(self.now, name, &what, Sha256::of(checksums))?;
-            home::step("openpgp.asked");
-            let shown = format!("SHA256SUMS of {}", met.role.role());
-            let signer = self.batch.signer(name)?;
-            let signature = openpgp::sign_detached(&certificate, signer, &shown, checksums, dated)?;
-            atomic::write(&path, &signature)?;
-            home::step("openpgp.signed");
-            signatures.push(signature);
+            };
+            certificates.push(Certificate::one(&atomic::read(certificate)?)?);
+            signatures.extend(self.checksums_by(&met.signed, holder, checksums, dated)?);
         }
-        if signatures.is_empty() {
+        if certificates.is_empty() {
             return Ok(None);
         }
         let armored = openpgp::join_signatures(&signatures)?;
@@ -271,10 +300,43 @@ impl Session<'_> {
         atomic::write(&self.stage.join(release::CHECKSUMS_SIGNATURE), &armored)?;
         Ok(Some(armored))
     }
+
+    /// One holder's signature over `SHA256SUMS`: as it was kept, or made now by that
+    /// holder's key here. For an approval it is made before the threshold is met, by
+    /// somebody who has signed the manifest.
+    ///
+    /// # Errors
+    /// A certificate cannot be used, or a key failed.
+    pub fn checksums_by(
+        &mut self,
+        signed: &SignedRole,
+        holder: &Holder,
+        checksums: &[u8],
+        dated: Timestamp,
+    ) -> Result<Option<Vec<u8>>, SignError> {
+        let path = checksums_signature(self.signing, holder);
+        if let Some(signature) = atomic::read_if_there(&path)? {
+            return Ok(Some(signature));
+        }
+        let own = self.plan.openpgp.iter().find(|(_, owner, _)| owner == holder);
+        let Some((name, _, certificate)) = own.filter(|_| signed.people.contains(holder)) else {
+            return Ok(None);
+        };
+        let certificate = Certificate::one(&atomic::read(certificate)?)?;
+        let what = format!("checksums {} {}", signed.role.role(), signed.role.number());
+        self.journal.ask(self.now, name, &what, Sha256::of(checksums))?;
+        home::step("openpgp.asked");
+        let shown = format!("SHA256SUMS of {}", signed.role.role());
+        let signer = self.batch.signer(name)?;
+        let signature = openpgp::sign_detached(&certificate, signer, &shown, checksums, dated)?;
+        atomic::write(&path, &signature)?;
+        home::step("openpgp.signed");
+        Ok(Some(signature))
+    }
 }
 
 /// Where one holder's signature over `SHA256SUMS` is kept until all are there.
-fn checksums_signature(signing: &Path, holder: &Holder) -> PathBuf {
+pub fn checksums_signature(signing: &Path, holder: &Holder) -> PathBuf {
     signing.join(format!("{}.{holder}", release::CHECKSUMS_SIGNATURE))
 }
 

@@ -1,13 +1,16 @@
 //! Agreed builds and staged payloads → signatures.
 //!
-//! Two values guard the order, and only this folder can make them: an
-//! [`Agreement`], which takes claims of enough people, and a [`ThresholdMet`],
-//! which takes an agreement and enough release managers. A release manifest is
-//! signed only through the first, `SHA256SUMS` only through the second.
+//! Three values guard the order, and only this folder can make them: an
+//! [`Agreement`], which takes claims of enough people; a [`Warrant`], which takes
+//! an agreement and a release manifest that adds what was agreed on, or a manifest
+//! that adds nothing; and a [`ThresholdMet`], which takes a warrant and enough
+//! release managers. A release manifest is signed only through the second,
+//! `SHA256SUMS` only through the third.
 
 mod agreement;
 mod batch;
 mod plan;
+mod warrant;
 
 use crate::home::HomeError;
 use crate::key::KeyError;
@@ -19,12 +22,17 @@ use crate::policy::SharedToken;
 use crate::tuf::draft::DraftError;
 
 pub use agreement::Agreement;
+pub use agreement::claimants;
 pub use batch::Batch;
 pub use batch::Session;
+pub use batch::SignedRole;
 pub use batch::ThresholdMet;
+pub use batch::checksums_signature;
 pub use batch::keyid;
 pub use plan::Plan;
+pub use plan::claim_keys;
 pub use plan::load_public;
+pub use warrant::Warrant;
 
 /// Something that cannot be signed. What was signed before is kept.
 #[derive(Debug, thiserror::Error)]
@@ -61,14 +69,12 @@ pub enum SignError {
         /// How many must sign.
         need: usize,
     },
-    /// Independent rebuilds are needed, and nobody else can rebuild here.
-    #[error("{product} needs {need} rebuilds by other people on other terminals")]
-    NeedsRebuilds {
-        /// The product.
-        product: Product,
-        /// How many.
-        need: u32,
-    },
+    /// Whoever started a release is no second person.
+    #[error("{0} has started this release, and this terminal has no other person's keys for it")]
+    Starter(Holder),
+    /// Nobody can claim anything here.
+    #[error("terminal.toml has no claim key")]
+    NoClaimKeyHere,
     /// Several people's keys on one terminal.
     #[error("this terminal holds release keys of {}; the policy wants each person's on a terminal of their own", names(.0))]
     SameTerminal(Vec<Holder>),
@@ -83,6 +89,14 @@ pub enum SignError {
         /// Why.
         reason: String,
     },
+    /// Two people built the same and got different bytes.
+    #[error("what {holder} built is not what this terminal built; nothing was signed: {}", some(.differences))]
+    Disagrees {
+        /// Who built it elsewhere.
+        holder: Holder,
+        /// What differs, a line each.
+        differences: Vec<String>,
+    },
     /// Too few people built the release and agree.
     #[error("{have} people built {product} and agree, {need} must; nothing was signed")]
     TooFewClaims {
@@ -93,6 +107,17 @@ pub enum SignError {
         /// How many must.
         need: usize,
     },
+    /// A release manifest that says more than it may.
+    #[error("the release manifest of {product} {reason}; it was not signed")]
+    Manifest {
+        /// The product.
+        product: Product,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A fault of this program: what is to be signed was not looked at.
+    #[error("the release manifest changed after it was looked at; it was not signed")]
+    NoWarrant,
     /// Too few release managers signed.
     #[error("the release manifest has {have} signatures by different people, {need} are needed")]
     ThresholdNotMet {
@@ -112,6 +137,12 @@ pub enum SignError {
     /// The policy lists no certificate.
     #[error("the policy lists no OpenPGP certificate of {0}")]
     NoCertificate(String),
+    /// A release manifest with a signature of a stranger.
+    #[error("the release manifest has a signature by key {0}, which is no release manager's")]
+    Stranger(String),
+    /// A release manifest with a wrong signature.
+    #[error("the signature of {0} on the release manifest is wrong")]
+    NotSigned(Holder),
     /// A signer was not made ready.
     #[error("key {0} was not opened for this batch")]
     NotOpened(KeyName),
@@ -124,6 +155,14 @@ impl From<OpenPgpError> for SignError {
             error @ OpenPgpError::Other(_) => Self::OpenPgp(error),
         }
     }
+}
+
+/// The first of several lines.
+fn some(lines: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let more = lines.len().saturating_sub(SHOWN);
+    let shown = lines[..lines.len() - more].join("; ");
+    if more > 0 { format!("{shown}; and {more} more") } else { shown }
 }
 
 fn names(holders: &[Holder]) -> String {

@@ -7,13 +7,16 @@ use std::time::Instant;
 
 use super::Bounds;
 use super::Request;
+use super::Since;
 use super::SourceError;
 use super::refs;
 use super::refs::TAG;
 use super::route::Route;
 use super::route::Ssh;
 use crate::home::atomic;
+use crate::manifest::Pin;
 use crate::manifest::claim::GitId;
+use crate::manifest::names::printable;
 use crate::process;
 use crate::process::Confines;
 use crate::process::ProcessError;
@@ -41,6 +44,8 @@ const SETTINGS: [&str; 16] = [
     "init.defaultBranch=none",
 ];
 
+/// How many commits and files are shown to people.
+const SHOWN: usize = 12;
 /// What a list of tags may take of memory.
 const LIST_MEMORY: u64 = 512 << 20;
 /// What a fetch may take of memory.
@@ -69,6 +74,11 @@ impl<'a> Git<'a> {
         let git = Self { folder, bounds, progress };
         git.settled(Program::new("git")).args(["init", "--quiet", "--bare"]).arg(folder).run(progress)?;
         Ok(git)
+    }
+
+    /// A repository that was made before.
+    pub(super) fn at(folder: &'a Path, progress: &'a dyn Progress) -> Self {
+        Self { folder, bounds: Bounds::default(), progress }
     }
 
     /// Gives a call of git all that it may know.
@@ -257,6 +267,46 @@ impl<'a> Git<'a> {
             Some(1) => Ok(false),
             _ => Err(SourceError::Answer("merge-base")),
         }
+    }
+
+    /// Commits and files between two commits; `None` where one does not follow the
+    /// other.
+    pub(super) fn since(&self, old: &GitId, new: &GitId) -> Result<Option<Since>, SourceError> {
+        let known = self.call(&["cat-file", "-e", &format!("{old}^{{commit}}")]).output(&[], self.progress)?;
+        if !known.status.success() || !self.is_ancestor(old, new)? {
+            return Ok(None);
+        }
+        let range = format!("{old}..{new}");
+        let count = self.text(&["rev-list", "--count", &range], "rev-list")?;
+        let commits = self.text(&["log", &format!("-{SHOWN}"), "--format=%h %s", &range], "log")?;
+        let (mut files, mut file_count) = (Vec::new(), 0);
+        let diff = self.call(&["diff-tree", "-r", "--no-renames", "--name-status", old.as_str(), new.as_str()]);
+        for line in String::from_utf8_lossy(&diff.run(self.progress)?).lines() {
+            file_count += 1;
+            if files.len() < SHOWN {
+                files.push(printable(&line.replace('\t', " ")));
+            }
+        }
+        let commits = commits.lines().map(printable).collect();
+        let commit_count = count.parse().map_err(|_| SourceError::Answer("rev-list"))?;
+        Ok(Some(Since { commits, commit_count, files, file_count }))
+    }
+
+    /// Writes a bundle with the refs of a pin, under the names that they have at the
+    /// source.
+    pub(super) fn bundle(&self, pin: &Pin, to: &Path) -> Result<(), SourceError> {
+        let mut names = vec![format!("refs/heads/{}", pin.branch)];
+        self.call(&["update-ref", &names[0], &format!("{}{}", refs::HEADS, pin.branch)]).run(self.progress)?;
+        for tag in &pin.tags {
+            let name = format!("refs/tags/{}", tag.name);
+            self.call(&["update-ref", &name, tag.object.as_str()]).run(self.progress)?;
+            names.push(name);
+        }
+        let path = to.to_string_lossy();
+        let mut arguments = vec!["bundle", "create", "--quiet", path.as_ref()];
+        arguments.extend(names.iter().map(String::as_str));
+        self.call(&arguments).run(self.progress)?;
+        Ok(())
     }
 
     /// When a commit was made, in seconds since 1970.

@@ -365,7 +365,37 @@ fn same(
     }
 }
 
+/// Writes a git bundle with the tags and the branch of a pin, from the repository that it
+/// was fetched into, for a terminal that cannot fetch.
+///
+/// # Errors
+/// git failed; the file cannot be written.
+pub fn bundle(repository: &Path, pin: &Pin, to: &Path, progress: &dyn Progress) -> Result<(), SourceError> {
+    Git::at(repository, progress).bundle(pin, to)
+}
+
+/// What has changed in a source since an earlier commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Since {
+    /// The subjects of the newest commits, with their short ids.
+    pub commits: Vec<String>,
+    /// How many commits there are.
+    pub commit_count: usize,
+    /// Files with what happened to them: `A`, `M`, `D`.
+    pub files: Vec<String>,
+    /// How many files changed.
+    pub file_count: usize,
+}
+
 impl Source<'_> {
+    /// What has changed since a commit; `None` where the pinned one does not follow it.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn since(&self, commit: &GitId) -> Result<Option<Since>, SourceError> {
+        self.git.since(commit, &self.pin.commit)
+    }
+
     /// Reads a file of the pinned commit.
     ///
     /// # Errors

@@ -175,6 +175,11 @@ impl Draft {
         &self.role
     }
 
+    /// What is signed.
+    pub fn signed(&self) -> &Value {
+        &self.signed
+    }
+
     /// The number, TUF's `version`.
     pub fn number(&self) -> u64 {
         self.number
@@ -204,6 +209,11 @@ impl Draft {
     /// The ids of the keys that have signed.
     pub fn signed_by(&self) -> impl Iterator<Item = &str> {
         self.signatures.keys().map(String::as_str)
+    }
+
+    /// The signature by the key with this id, if it has signed.
+    pub fn signature(&self, keyid: &str) -> Option<Vec<u8>> {
+        hex::decode(self.signatures.get(keyid)?).ok()
     }
 
     /// Adds a signature over [`Self::canonical`].

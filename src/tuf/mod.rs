@@ -5,6 +5,8 @@
 //! instead of keys. Writing is small: [`draft`] prepares bytes and takes
 //! signatures back; it never sees a key.
 
+#[cfg(feature = "terminal")]
+pub mod change;
 pub mod client;
 pub mod draft;
 pub mod key;

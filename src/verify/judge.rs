@@ -154,6 +154,26 @@ impl Judge {
         })
     }
 
+    /// The rejection of a file that is in no release any more: an older role lists its
+    /// content, or its name speaks of a version that was withdrawn and of none that is
+    /// there.
+    fn withdrawn(&self, subject: &Subject) -> Option<Rejection> {
+        let listing = self.trust.listing();
+        let former = self.trust.former().iter().find(|(_, file)| file.sha256 == subject.sha256);
+        let by_name = || {
+            let named = |version: &Version| speaks_of(&subject.name, version.as_str());
+            let listed = listing.releases.values().any(|files| files.keys().any(|file| file.as_str() == subject.name));
+            listing.withdrawn.iter().map(|entry| &entry.version).rfind(|version| !listed && named(version))
+        };
+        let (how, version) = match former {
+            Some((version, _)) => ("is a file of", version),
+            None => ("has the name of a file of", by_name()?),
+        };
+        let entry = listing.withdrawn.iter().find(|entry| entry.version == *version)?;
+        let (name, product) = (subject.name.clone(), self.trust.product().clone());
+        Some(Rejection::Withdrawn { name, how, product, entry: Box::new(entry.clone()) })
+    }
+
     /// The release that a file belongs to, and the file as it is listed.
     ///
     /// # Errors
@@ -168,6 +188,11 @@ impl Judge {
             && artifact.length == subject.length
         {
             return Ok((version.clone(), artifact.clone()));
+        }
+        if same_content.is_empty()
+            && let Some(rejection) = self.withdrawn(subject)
+        {
+            return Err(rejection);
         }
         if let Some((version, file)) = same_content.last() {
             let (listed, version) = (file.clone(), version.clone());
@@ -184,6 +209,21 @@ impl Judge {
             None => Rejection::Unlisted { name: name(), product: product(), found: subject.sha256 },
         })
     }
+}
+
+/// Whether a file name speaks of a version: `kestrel-1.0.tar.gz` of `1.0`, and not of
+/// `1.0.1` or `11.0`.
+fn speaks_of(name: &str, version: &str) -> bool {
+    name.match_indices(version).any(|(at, _)| {
+        let (before, after) = (&name[..at], &name[at + version.len()..]);
+        let mut next = after.chars();
+        let goes_on = match next.next() {
+            Some('.') => next.next().is_some_and(|c| c.is_ascii_digit()),
+            Some(c) => c.is_ascii_digit(),
+            None => false,
+        };
+        !goes_on && !before.ends_with(|c: char| c.is_ascii_digit() || c == '.')
+    })
 }
 
 /// The verdict on a listed file whose claims were checked.

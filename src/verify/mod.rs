@@ -27,6 +27,7 @@ use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::bundle::BundleError;
 use crate::manifest::names::quoted;
+use crate::tuf::product::Withdrawn;
 
 pub use judge::Facts;
 pub use judge::Judge;
@@ -199,6 +200,22 @@ pub enum Rejection {
         product: Product,
         /// The digest of the file.
         found: Sha256,
+    },
+    /// The release was taken back.
+    #[error(
+        "{} {how} {product} {}, which was withdrawn on {}: {}{}",
+        quoted(.name), .entry.version, .entry.date.strftime("%Y-%m-%d"), .entry.reason,
+        .entry.successor.as_ref().map_or_else(String::new, |successor| format!("; use {successor} instead"))
+    )]
+    Withdrawn {
+        /// The file's name.
+        name: String,
+        /// How it is known to belong to that release.
+        how: &'static str,
+        /// The product.
+        product: Product,
+        /// What the newest release manifest says of it.
+        entry: Box<Withdrawn>,
     },
     /// A claim that cannot be trusted.
     #[error("the claim of {holder} about {product} {version} {reason}")]

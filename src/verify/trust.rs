@@ -19,10 +19,12 @@ use super::found::newest;
 use super::found::rule;
 use super::project;
 use super::project::Project;
+use crate::manifest::Artifact;
 use crate::manifest::Attested;
 use crate::manifest::Bundle;
 use crate::manifest::Holder;
 use crate::manifest::Product;
+use crate::manifest::Version;
 use crate::manifest::json::JsonError;
 use crate::tuf;
 use crate::tuf::Copies;
@@ -49,6 +51,7 @@ pub struct Trust {
     listing: ProductRole,
     signers: Signers,
     attested: BTreeMap<Holder, Attested>,
+    former: Vec<(Version, Artifact)>,
     ignored: Vec<String>,
 }
 
@@ -128,7 +131,8 @@ impl Trust {
             Some((holder.clone(), of_keys.get(&key)?.clone()))
         });
         let attested = attested.collect();
-        Ok(Self { project, product: product.clone(), role, listing, signers, attested, ignored })
+        let former = former(sources, product, &listing);
+        Ok(Self { project, product: product.clone(), role, listing, signers, attested, former, ignored })
     }
 
     /// What is trusted about the whole project.
@@ -149,6 +153,12 @@ impl Trust {
     /// The releases of the product.
     pub fn listing(&self) -> &ProductRole {
         &self.listing
+    }
+
+    /// The files of withdrawn releases, as older roles at hand list them. Nobody has
+    /// checked those roles: for the words of a rejection only.
+    pub fn former(&self) -> &[(Version, Artifact)] {
+        &self.former
     }
 
     /// Who signed the product's role.
@@ -244,6 +254,19 @@ fn delegation(
     let delegations = targets.metadata.signed().delegations.as_ref().ok_or_else(none)?;
     let role = delegations.roles.iter().find(|role| role.name == product.as_str()).ok_or_else(none)?;
     Ok((delegations.keys.clone(), role.role_keys()))
+}
+
+/// What older roles list of releases that are withdrawn by now.
+fn former(sources: &[Source], product: &Product, listing: &ProductRole) -> Vec<(Version, Artifact)> {
+    if listing.withdrawn.is_empty() {
+        return Vec::new();
+    }
+    let is_withdrawn = |version: &Version| listing.withdrawn.iter().any(|entry| entry.version == *version);
+    let roles = sources.iter().filter_map(|source| source.copies.roles.get(product));
+    let metadata = roles.filter_map(|file| Metadata::<Targets>::from_slice(file).ok());
+    let older = metadata.filter_map(|role| ProductRole::of(product, role.signed()).ok());
+    let releases = older.flat_map(|older| older.releases).filter(|(version, _)| is_withdrawn(version));
+    releases.flat_map(|(version, files)| files.into_values().map(move |file| (version.clone(), file))).collect()
 }
 
 /// Whether the place that `origin` names came with an older targets role than

@@ -35,6 +35,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::agent::Login;
+use crate::approve_faults::payloads;
 use crate::attestation::attested;
 use crate::support::Lab;
 use crate::support::attestation::Maker;
@@ -202,8 +203,11 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
         [[0, 0, 0, 9, 2].as_slice(), &[1, 5, 0, 90, 5], &[2, 5, 0, 0, 7], &[3, 0, 1, 5, 5, 1, 0, 9, 9, 2, 0, 5, 5]]
             .map(<[u8]>::to_vec);
     let maker = Maker::usual();
+    let (request, approval) = payloads();
+    let seed = |value: &Value| release::manifest::json::to_vec(value).unwrap();
     BTreeMap::from([
         ("agent", vec![Login::new().seed()]),
+        ("approval", vec![seed(&approval)]),
         ("attestation", vec![maker.seed(Timestamp::now()), attested(&maker).to_json().unwrap()]),
         ("bundle", vec![small_bundle()]),
         ("courier", carried(lab)),
@@ -217,6 +221,7 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
         ("policy", vec![lab.read("home/policy.toml")]),
         ("recipe", vec![lab.read("work/release.toml")]),
         ("refs", vec![run(lab.git("work").args(["ls-remote", "../source.git"])).exits(0).out.into_bytes()]),
+        ("request", vec![seed(&request)]),
         ("repository", tampered.to_vec()),
         ("signature", vec![signature, lab.read("home/keys/revoked")]),
         ("state", vec![lab.read("home/cuts/kestrel-1.0/cut.json"), lab.read("home/publications/1.json")]),

@@ -12,6 +12,8 @@
 mod support;
 
 mod agent;
+mod approve;
+mod approve_faults;
 mod attestation;
 mod build;
 mod carried;
@@ -49,4 +51,5 @@ mod tokens;
 mod trees;
 mod verify;
 mod web;
+mod withdraw;
 mod words;

@@ -75,8 +75,10 @@ pub struct Stop<'a> {
     pub product: &'a Product,
     /// The version.
     pub version: &'a Version,
-    /// Whether nothing was to be pinned, built or signed: `--dry-run`.
-    pub is_rehearsal: bool,
+    /// The command that goes on.
+    pub again: &'a [&'a str],
+    /// Whether it answers what another terminal has started.
+    pub is_answer: bool,
 }
 
 impl Stop<'_> {
@@ -130,7 +132,7 @@ impl Stop<'_> {
         let tag = self.tag();
         let about = format!("-m '{} {}'", self.product, self.version);
         let push = |name: &str, force: &str| format!("git push {force}origin refs/tags/{name}");
-        let again = "then cut it using the same command again:";
+        let again = "then use the same command again:";
         let by_maintainer = |result: CommandError, force: &str| {
             let why = format!("{nothing}; a maintainer signs the head of a release branch using:");
             let lines = [format!("git tag {force}-s {about} {tag}"), push(&tag, force)];
@@ -173,7 +175,7 @@ impl Stop<'_> {
                          channel than the network"
                     ))
                     .hint_lines("and let terminal.toml say how this machine reaches the host:", &source_host(&host)),
-                "then cut it using the same command again:",
+                "then use the same command again:",
             ),
             SourceError::LoginKey { path, fault } => self.about_key(result, &path, &fault),
             SourceError::Process(ProcessError::Missing(program)) => self.again(install(result, &program), again),
@@ -233,7 +235,7 @@ impl Stop<'_> {
             ),
         };
         let why = format!("{}, and no connection was made; {why}", self.nothing());
-        self.again(result.hint_lines(&why, &[command]), "then cut it using the same command again:")
+        self.again(result.hint_lines(&why, &[command]), "then use the same command again:")
     }
 
     /// What to look at where a host gives no source.
@@ -319,16 +321,17 @@ impl Stop<'_> {
             "nothing was built or signed, and nothing is pinned: mend it at the source, and have the tag made again \
              at the new head. examples/kestrel/release.toml is a whole recipe",
         );
-        self.again(result, "then cut it using the same command again:")
+        self.again(result, "then use the same command again:")
     }
 
     fn again(&self, result: CommandError, why: &str) -> CommandError {
-        let mut command = vec!["cut", self.product.as_str(), self.version.as_str()];
-        command.extend(self.is_rehearsal.then_some("--dry-run"));
-        result.hint_command(why, &command)
+        result.hint_command(why, self.again)
     }
 
     fn give_up(&self, result: CommandError, why: &str) -> CommandError {
+        if self.is_answer {
+            return result.hint(format!("{why}. Whoever started this release has to hear of it"));
+        }
         let why =
             format!("{why}. This version has its tag pinned for ever: release another one, after burning it using:");
         result.hint_command(&why, &["abandon", self.product.as_str(), self.version.as_str()])
@@ -346,6 +349,9 @@ impl Stop<'_> {
     }
 
     fn folder(&self) -> PathBuf {
+        if self.is_answer {
+            return self.home.approval(self.product, self.version);
+        }
         self.home.cut(self.product, self.version)
     }
 

@@ -165,15 +165,27 @@ impl From<SignError> for CommandError {
             error,
             SignError::Claim { .. }
                 | SignError::TooFewClaims { .. }
+                | SignError::Disagrees { .. }
+                | SignError::Manifest { .. }
+                | SignError::Starter(_)
                 | SignError::ThresholdNotMet { .. }
                 | SignError::SameTerminal(_)
                 | SignError::SharedToken(_)
         );
         let result = Self::from_error(if refused { REJECTED } else { FAILED }, &error);
         match error {
-            SignError::NeedsOthers { .. } | SignError::NeedsRebuilds { .. } => {
-                result.hint("nothing was built or signed; this version cannot take approvals from another terminal yet")
+            SignError::NeedsOthers { .. } => result.hint(
+                "nothing was built or signed; add the keys of release managers to [token] in terminal.toml, or use a \
+                 terminal that has them",
+            ),
+            SignError::Starter(_) => {
+                result.hint("nothing was built or signed; another person approves it, on another terminal")
             }
+            SignError::NoClaimKeyHere => result.hint("nothing was built; add a claim key to [token] in terminal.toml"),
+            SignError::Disagrees { .. } => result.hint(
+                "one of the two terminals is not honest, or the build depends on the machine: find out which before \
+                 anybody signs",
+            ),
             SignError::SoftwareKey(_) => {
                 result.hint("a policy that allows software keys says `insecure-software-keys = true`")
             }
@@ -208,6 +220,10 @@ impl From<RepositoryError> for CommandError {
             RepositoryError::Interrupted { purpose, .. } => {
                 let words: Vec<&str> = purpose.split(' ').collect();
                 match words.as_slice() {
+                    ["withdraw", product, version] => result.hint_command(
+                        "finish it first, for the same reason as before, using:",
+                        &["withdraw", product, version, "--reason", "TEXT"],
+                    ),
                     [product, version] => result
                         .hint_command("finish it first using:", &["cut", product, version])
                         .hint_command("or burn it using:", &["abandon", product, version]),
@@ -232,7 +248,7 @@ impl From<CutError> for CommandError {
             CutError::Repository(error) => error.into(),
             CutError::Sign(error) => error.into(),
             CutError::Home(error) => error.into(),
-            CutError::NoProduct(_) => Self::from_error(USAGE, &error),
+            CutError::NoProduct(_) | CutError::OwnSuccessor { .. } => Self::from_error(USAGE, &error),
             CutError::Abandoned { .. } => {
                 Self::from_error(FAILED, &error).hint("nothing was built or signed; tag another version, and cut that")
             }
@@ -260,6 +276,51 @@ impl From<CutError> for CommandError {
                     )
                     .hint("then run the same command again")
             }
+            CutError::Environment { ref differences, .. } => {
+                const SHOWN: usize = 20;
+                let mut result = Self::from_error(FAILED, &error);
+                for line in differences.iter().take(SHOWN) {
+                    result = result.cause(line.clone());
+                }
+                if differences.len() > SHOWN {
+                    result = result.cause(format!("and {} more", differences.len() - SHOWN));
+                }
+                result.hint(
+                    "give both terminals the same packages and toolchains; then the starter cuts anew, or you run the \
+                     same command again",
+                )
+            }
+            CutError::Differs { ref differences, ref folder, .. } => {
+                let mut result = Self::from_error(REJECTED, &error);
+                for line in differences.iter().take(20) {
+                    result = result.cause(line.clone());
+                }
+                result.hint(format!(
+                    "one of the two terminals is not honest, or the build depends on the machine: find out which before \
+                     anybody signs. The files of this terminal are in {}; diffoscope shows how two differ",
+                    shell_path(folder)
+                ))
+            }
+            CutError::RequestPolicy { .. } => Self::from_error(REJECTED, &error)
+                .hint("bring the home with the older policy up to date: `release import --from MIRROR`"),
+            CutError::StaleRequest { ref starter, .. } => Self::from_error(REJECTED, &error).hint(format!(
+                "{starter} brings the other home up to date, and runs the same `release cut` again: it makes a new \
+                 request"
+            )),
+            CutError::OtherRequest { .. } | CutError::OwnCut { .. } => Self::from_error(REJECTED, &error)
+                .hint("a version is released once: agree on one request, and let the others be given up"),
+            CutError::Message { .. } | CutError::Request { .. } | CutError::Answer { .. } => {
+                Self::from_error(REJECTED, &error).hint("have it brought again; if it stays so, find out who made it")
+            }
+            CutError::OtherWithdrawal { ref product, ref other } => {
+                let (product, other) = (product.clone(), other.clone());
+                Self::from_error(FAILED, &error).hint_command(
+                    "finish it, for the same reason as before, using:",
+                    &["withdraw", product.as_str(), other.as_str(), "--reason", "TEXT"],
+                )
+            }
+            CutError::NotReleased { .. } => Self::from_error(FAILED, &error)
+                .hint("a cut that is not sealed is given up with `release abandon`; index.html lists the releases"),
             CutError::Overtaken { ref product, ref version, .. } => {
                 let (product, version) = (product.to_string(), version.to_string());
                 Self::from_error(REJECTED, &error).hint_command(

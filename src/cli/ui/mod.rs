@@ -344,6 +344,9 @@ impl Ui {
                     &format!("{} in {}{twice}", counted(*artifacts, "artifact"), duration(*milliseconds)),
                 );
             }
+            Evidence::Agreed { files, starter } => {
+                self.done("Compared", &format!("{} are what {starter} built, byte for byte", counted(*files, "file")));
+            }
             Evidence::Staged { digest } => self.done("Staged", &format!("manifest sha256 {}", digest.short())),
             Evidence::Signed { holders, of } => {
                 self.done("Signed", &format!("by {} ({} of {of})", holders.join(", "), holders.len()));

@@ -117,7 +117,7 @@ impl Judges {
         let rank = |judge: &Judge| match judge.find(subject) {
             Ok(_) => 0,
             Err(_) if judge.find_claim(subject).is_some() => 0,
-            Err(Rejection::Renamed { .. }) => 1,
+            Err(Rejection::Renamed { .. } | Rejection::Withdrawn { .. }) => 1,
             Err(Rejection::Altered { .. }) => 2,
             Err(_) => 3,
         };

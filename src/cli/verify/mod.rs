@@ -145,10 +145,21 @@ fn whole_repository(place: &str, pinned: &[Pinned], now: Timestamp, ui: &Ui) -> 
             outcomes.push(Outcome::failed(format!("{place}/{path}"), CommandError::new(error::REJECTED, reason)));
         }
     }
-    if whole.products.is_empty() {
+    if whole.products.iter().all(|product| product.files.is_empty()) {
         outcomes.push(no_release(place, &whole.project, now));
     }
     for product in whole.products {
+        for entry in &product.trust.listing().withdrawn {
+            let successor = entry.successor.as_ref();
+            let instead = successor.map_or_else(String::new, |successor| format!("; use {successor} instead"));
+            ui.warn(&format!(
+                "{} {} was withdrawn on {}: {}{instead}",
+                product.trust.product(),
+                entry.version,
+                entry.date.strftime("%Y-%m-%d"),
+                printable(entry.reason.as_str())
+            ));
+        }
         pinned.remember(&product.trust, ui);
         pinned::warn_if_insecure(&product.trust, ui);
         outcomes.extend(product.files.into_iter().map(|verdict| {

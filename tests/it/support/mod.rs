@@ -3,6 +3,7 @@
 
 pub mod attestation;
 pub mod forge;
+pub mod homes;
 pub mod mirror;
 pub mod outside;
 pub mod piv;
