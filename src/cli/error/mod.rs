@@ -2,6 +2,8 @@
 //! why, hints give the next command. The only place where hints are attached.
 
 #[cfg(feature = "terminal")]
+mod courier;
+#[cfg(feature = "terminal")]
 mod cut;
 #[cfg(feature = "terminal")]
 mod terminal;
@@ -20,9 +22,9 @@ use crate::verify::Rejection;
 use crate::verify::VerifyError;
 
 #[cfg(feature = "terminal")]
-pub use cut::Stop;
+pub use courier::COPY;
 #[cfg(feature = "terminal")]
-pub use terminal::COPY;
+pub use cut::Stop;
 #[cfg(feature = "terminal")]
 use terminal::install;
 #[cfg(feature = "terminal")]

@@ -10,7 +10,6 @@ use super::REJECTED;
 use super::USAGE;
 use super::shell_path;
 use crate::abandon::AbandonError;
-use crate::courier::CourierError;
 use crate::cut::CutError;
 use crate::enrol::EnrolError;
 use crate::enrol::ImportPublicError;
@@ -24,7 +23,6 @@ use crate::key::piv::Secret;
 use crate::key::piv::TokenError;
 use crate::key::piv::apdu::CardError;
 use crate::media::MediaError;
-use crate::publish::OldHome;
 use crate::publish::PublishError;
 use crate::repository::RepositoryError;
 use crate::sign::SignError;
@@ -34,9 +32,6 @@ use crate::verify::VerifyError;
 /// What helps where the journal is lost, old or damaged.
 const WHOLE: &str = "nothing was changed. Never put back the journal alone, since keys have signed what an old one does \
                      not say: restore the whole home from its newest backup, then take over what a mirror serves using:";
-/// What helps a home that is older than what a courier has seen.
-pub const COPY: &str = "find out who published; then have the courier bring a copy of all that a mirror serves, and take \
-                        it over using:";
 /// Where to get a file of the home that is gone.
 const PUT_BACK: &str = "put the file back from a backup; each mirror has those of the repository";
 
@@ -335,81 +330,6 @@ impl From<CutError> for CommandError {
                     .hint_command("or burn that version using:", &["abandon", product.as_str(), other.as_str()])
             }
             _ => Self::from_error(FAILED, &error),
-        }
-    }
-}
-
-impl From<OldHome> for CommandError {
-    fn from(error: OldHome) -> Self {
-        let result = Self::from_error(FAILED, &error);
-        match &error {
-            OldHome::Home(_) => match error {
-                OldHome::Home(error) => error.into(),
-                _ => result,
-            },
-            OldHome::Behind { by_courier: true, .. } => result.hint_command(COPY, &["import", "--from", "DIR"]),
-            OldHome::Behind { mirror, .. } => {
-                let from = mirror.to_string();
-                result.hint_command(
-                    "find out who published, then bring this home up to date using:",
-                    &["import", "--from", &from],
-                )
-            }
-            OldHome::Unknown { .. } => result
-                .hint(
-                    "bring one mirror back, so that it can be read here, and run the same command again: a home that \
-                     was restored from a backup would sign under numbers that are taken. For a mirror that will never \
-                     come back, name another one in terminal.toml",
-                )
-                .hint_command("one that has lost everything gets it back using:", &["publish"]),
-        }
-    }
-}
-
-impl From<CourierError> for CommandError {
-    fn from(error: CourierError) -> Self {
-        // On another machine, which no `--home` of this one concerns.
-        let export = "at the terminal, write it again with `release export DIR`";
-        match error {
-            CourierError::Home(error) => error.into(),
-            CourierError::Repository(error) => error.into(),
-            CourierError::OldHome(error) => error.into(),
-            CourierError::Medium(error @ TransportError::TooMany { .. }) => {
-                Self::from_error(REJECTED, &error).hint("nothing was done; find out who had the medium")
-            }
-            CourierError::Medium(error) => Self::from(error).hint("mount the medium, and name its folder"),
-            CourierError::Write { .. } => Self::from_error(FAILED, &error).hint(
-                "when the medium can be written, run the same command again; `release courier push` can write its \
-                 receipt elsewhere, with --receipt DIR",
-            ),
-            CourierError::NoSpace { .. } => Self::from_error(FAILED, &error)
-                .hint("take a larger medium, or free some space there, and run the same command again"),
-            CourierError::Taken { .. } => {
-                Self::from_error(FAILED, &error).hint("name a folder that is new, or that was exported to before")
-            }
-            CourierError::TooMuch(_) => Self::from_error(FAILED, &error)
-                .hint("take the receipts of couriers, so that what mirrors have is left out"),
-            CourierError::NoExport(_) => {
-                Self::from_error(FAILED, &error).hint("at the terminal, finish it with `release export DIR`")
-            }
-            CourierError::NoReceipt(_) => Self::from_error(FAILED, &error)
-                .hint("on the courier's machine, push it with `release courier push DIR`"),
-            CourierError::Verify(VerifyError::Transport(_)) => Self::from_error(FAILED, &error).hint(export),
-            CourierError::Refused { .. } | CourierError::Verify(_) => {
-                Self::from_error(REJECTED, &error).hint("find out who had the medium").hint(export)
-            }
-            CourierError::BadReceipt { .. } => Self::from_error(REJECTED, &error).hint(
-                "find out who had the medium; have it written again on the courier's machine, with `release courier \
-                 push DIR`",
-            ),
-            CourierError::NoFolder(_) => Self::from_error(FAILED, &error).hint(
-                "name the courier's folder with --home; it has `terminal.toml` with the line `version = 1`, and \
-                 `root.json` of the project",
-            ),
-            CourierError::NoRoot(_) => Self::from_error(FAILED, &error).hint(
-                "put the project's root.json there, and compare its SHA-256 with the fingerprint that the terminal \
-                 shows; nothing was pushed",
-            ),
         }
     }
 }
