@@ -79,9 +79,15 @@ impl Certificate {
     /// Reads all certificates of a file, armored or binary.
     ///
     /// # Errors
-    /// One of them is malformed.
+    /// One of them is malformed, or could not be published: a signature in it names a
+    /// key by a fingerprint of an unknown kind, for example.
     pub fn all(bytes: &[u8]) -> Result<Vec<Self>, OpenPgpError> {
-        CertParser::from_bytes(bytes)?.map(|cert| Ok(Self(cert?))).collect()
+        let checked = |cert: sequoia::Result<Cert>| {
+            let certificate = Self(cert?);
+            certificate.to_binary()?;
+            Ok(certificate)
+        };
+        CertParser::from_bytes(bytes)?.map(checked).collect()
     }
 
     /// Reads a file with exactly one certificate.

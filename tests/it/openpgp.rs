@@ -6,6 +6,7 @@ use release::key::Algorithm;
 use release::key::Signer;
 use release::key::SoftwareKey;
 use release::openpgp;
+use release::openpgp::Certificate;
 use release::openpgp::NewKey;
 
 use crate::support::Lab;
@@ -242,4 +243,21 @@ fn what_apt_reads_is_signed_in_one_file() {
         assert_ne!(gpgv(&["InRelease"]).code, Some(0));
         assert_ne!(gpg(&lab, "+0", &["--verify", "InRelease"]).code, Some(0));
     }
+}
+
+/// Found by fuzzing: a signature in it names a key by a fingerprint of kind 122.
+const OF_AN_UNKNOWN_KIND: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+xjMEaweZxhYJKwYBBAHaRw8BAQdAWjKamB6stvOmRvQIVpkiOB3IyVe/z4DiqxOWx/HVHErNBUFs
+aWNlwsAEBBMWCAB2BYJrBpnGCRAgfHP/7dgMukcUAAAAAAAeACBzYWx0QG5vdGF0aW9ucy5zZXF1
+b2lhLXBncC5vcmc0YmzeD4U7XGyiZE9iQz9myYTRnwje3ZG+2CgwRWnecAMVCAoCmwMWIXovWIkb
+vxE2sJ1NKhvffHP/7dgMugAA6bsBAJcuBUuXKqgSEBUJYqx0UWBgNcDQzcpIQskZfI4lsY6zAP94
+TgSR65ksSH8h0LE4M9e0LxTtluvpKwJbUef8d31EAQ==
+-----END PGP PUBLIC KEY BLOCK-----
+";
+
+#[test]
+fn a_certificate_that_cannot_be_published_is_refused() {
+    let refused = Certificate::all(OF_AN_UNKNOWN_KIND.as_bytes()).unwrap_err();
+    assert!(refused.to_string().contains("nknown kind of fingerprint"), "{refused}");
 }

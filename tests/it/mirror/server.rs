@@ -150,7 +150,7 @@ fn a_cut_signs_nothing_that_a_mirror_has_no_folder_for() {
     mirror.as_root("cd /srv/mirror; mv pool-root/pub/targets meta-root/pub/keys /srv").exits(0);
     for command in [&["cut", "kestrel", "1.2", "--dry-run"][..], &["cut", "kestrel", "1.2", "--yes=1.2"]] {
         let said = lab.with_keys(command).exits(1);
-        said.says("mirror `eu1` lacks folders that this release needs: targets; nothing was built or signed")
+        said.says("mirror `eu1` lacks folders that this release needs: targets; nothing was signed")
             .says("its operator runs, as root, `scripts/mirror LAYOUT` with what this prints here:")
             .says("release mirror layout eu1");
     }
