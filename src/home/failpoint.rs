@@ -103,6 +103,10 @@ fn fail_if_asked(name: &str) {
         };
         if wanted == name && passed.fetch_add(1, Ordering::SeqCst) + 1 == nth {
             let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+            // To be killed is at once; to be stopped is when another thread hears of it.
+            if signal == Signal::STOP {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
         }
     }
 }
