@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
 
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ use release::manifest::names;
 struct Noting {
     name: KeyName,
     public: PublicKey,
-    asked: RefCell<Vec<Vec<u8>>>,
+    asked: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Signer for Noting {
@@ -34,7 +34,7 @@ impl Signer for Noting {
 
     fn sign(&self, _: &str, input: ToSign<'_>) -> Result<Vec<u8>, KeyError> {
         let ToSign::Message(message) = input else { panic!("a digest") };
-        self.asked.borrow_mut().push(message.to_vec());
+        self.asked.lock().unwrap().push(message.to_vec());
         Err(KeyError::BadSignature(self.name.clone()))
     }
 }
@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
     else {
         return;
     };
-    let signer = Noting { name: "deploy".parse().unwrap(), public, asked: RefCell::default() };
+    let signer = Noting { name: "deploy".parse().unwrap(), public, asked: Mutex::default() };
     let allowed = Allowed { user: "rel-pool".to_owned(), host_key, logins: 1 };
     let left = AtomicU32::new(allowed.logins);
     let mut conversation = Conversation::new(&signer, &allowed, &left);
@@ -65,7 +65,7 @@ fuzz_target!(|data: &[u8]| {
             Err(refusal) => assert!(!refusal.to_string().contains(names::is_hidden)),
         }
     }
-    let asked = signer.asked.into_inner();
+    let asked = signer.asked.into_inner().unwrap();
     assert!(asked.len() <= 1);
     for login in asked {
         let holds = |part: &[u8]| login.windows(part.len()).any(|window| window == part);
