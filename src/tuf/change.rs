@@ -194,7 +194,7 @@ mod tests {
             (role(2, &larger, &json!([])), "adds \"kestrel/1.0/z\""),
             (role(1, &more, &json!([])), "has number 1"),
             (role(2, &old, &reason), "withdraws 1.0"),
-            (role(2, &old, &Value::Null), "changes what was withdrawn"),
+            (role(2, &old, &Value::Null), "`x-release-withdrawn` is malformed"),
             (surplus, "says more"),
         ] {
             let error = between(&after).unwrap_err().to_string();
