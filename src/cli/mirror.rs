@@ -273,7 +273,7 @@ fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError>
     Pending::finish_interrupted(home)?;
     let state = State::load(&home.repository())?;
     let tokens = Tokens::new(ui);
-    let keys = DeployKeys::new(home, Some(&home.policy), &tokens);
+    let keys = DeployKeys::of(home, &tokens);
     let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), &keys)?;
     let again = ["mirror", "catch-up", name.as_str()];
     report_mirrors(home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
@@ -285,7 +285,7 @@ fn audit(home: &Home, name: &MirrorName, sample: Option<usize>, ui: &Ui) -> Resu
     }
     let state = State::load(&home.repository())?;
     let tokens = Tokens::new(ui);
-    let keys = DeployKeys::new(home, Some(&home.policy), &tokens);
+    let keys = DeployKeys::of(home, &tokens);
     let audit = publish::audit(home, name, state.newest_root()?, sample, Timestamp::now(), &keys)?
         .ok_or_else(|| unknown(name))?;
     let recorded = match audit.facts {
@@ -337,7 +337,7 @@ fn accept(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let _lock = home.lock("release mirror audit")?;
     server(home, name)?;
     let tokens = Tokens::new(ui);
-    let keys = DeployKeys::new(home, Some(&home.policy), &tokens);
+    let keys = DeployKeys::of(home, &tokens);
     let accepted = publish::accept(home, name, Timestamp::now(), &keys).map_err(|error| match error {
         PublishError::NoFacts(_) => CommandError::from(error)
             .hint("have its operator run scripts/mirror again, and release-mirror-facts after it"),

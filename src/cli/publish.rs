@@ -29,7 +29,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     Pending::finish_interrupted(&home)?;
     let state = State::load(&home.repository())?;
     let tokens = Tokens::new(ui);
-    let keys = DeployKeys::new(&home, Some(&home.policy), &tokens);
+    let keys = DeployKeys::of(&home, &tokens);
     let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &keys)?;
     report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)

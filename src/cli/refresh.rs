@@ -36,7 +36,7 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     refresh::refresh(&home, (&operator, &tokens), &Timestamp::now)?;
     tokens.keep(|serial| home.terminal.has_deploy_key_in(serial));
     let state = State::load(&home.repository())?;
-    let keys = DeployKeys::new(&home, Some(&home.policy), &tokens);
+    let keys = DeployKeys::of(&home, &tokens);
     let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &keys)?;
     report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)

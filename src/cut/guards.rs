@@ -29,6 +29,19 @@ use crate::sign::Plan;
 const UNATTENDED: SignedDuration = SignedDuration::from_hours(45 * 24);
 
 impl Cut<'_> {
+    /// How every command begins that signs for the product: what was interrupted is
+    /// finished, and nothing is stale. The caller holds the lock.
+    pub(super) fn begin(&self) -> Result<(Journal, State, &ProductPolicy), CutError> {
+        Pending::finish_interrupted(self.home)?;
+        let journal = self.home.journal()?;
+        let state = State::load(&self.home.repository())?;
+        let of_product = self.of_product()?;
+        self.check_policy(&state)?;
+        check_clock(&journal, &state, (self.now)(), self.operator)?;
+        self.check_expiry(&state)?;
+        Ok((journal, state, of_product))
+    }
+
     pub(super) fn of_product(&self) -> Result<&ProductPolicy, CutError> {
         self.home.policy.products.get(self.product).ok_or_else(|| CutError::NoProduct(self.product.clone()))
     }

@@ -31,7 +31,6 @@ use crate::manifest::Version;
 use crate::progress::Event;
 use crate::publish;
 use crate::publish::DeployKeys;
-use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::stage::Place;
 use crate::sign::Batch;
@@ -96,19 +95,13 @@ impl Cut<'_> {
     /// last one that was.
     pub fn run(&self) -> Result<Outcome, CutError> {
         let _lock = self.home.lock(&format!("release cut {} {}", self.product, self.version))?;
-        Pending::finish_interrupted(self.home)?;
-        let mut journal = self.home.journal()?;
-        let mut state = State::load(&self.home.repository())?;
-        let of_product = self.of_product()?;
-        self.check_policy(&state)?;
-        check_clock(&journal, &state, (self.now)(), self.operator)?;
-        self.check_expiry(&state)?;
+        let (mut journal, mut state, of_product) = self.begin()?;
 
         let folder = self.home.cut(self.product, self.version);
         let (stage, signing) = (folder.join("stage"), folder.join("signing"));
         let mut cut = self.open_state(&folder, &state, &journal)?;
         let tokens = Tokens::new(self.operator);
-        let keys = DeployKeys::new(self.home, Some(&self.home.policy), &tokens);
+        let keys = DeployKeys::of(self.home, &tokens);
         if cut.sealed.is_none() {
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
@@ -211,7 +204,7 @@ impl Cut<'_> {
         let plan = Plan::new(self.home, self.product)?;
         self.check_others(&journal)?;
         let tokens = Tokens::new(self.operator);
-        Self::check_mirrors(&DeployKeys::new(self.home, Some(&self.home.policy), &tokens), false)?;
+        Self::check_mirrors(&DeployKeys::of(self.home, &tokens), false)?;
         let scratch =
             tempfile::tempdir().map_err(|error| CutError::Home(HomeError::io(&std::env::temp_dir(), error)))?;
         let path = scratch.path().join("source.git");

@@ -12,7 +12,6 @@ use super::CutError;
 use super::Sealer;
 use super::Summary;
 use super::Withdrawing;
-use super::check_clock;
 use super::note_published;
 use crate::home;
 use crate::home::Event as Entry;
@@ -54,13 +53,7 @@ impl Cut<'_> {
     /// keys are here; a cut that keys have signed for is not finished.
     pub fn withdraw(&self, reason: &Line, successor: Option<&Version>) -> Result<Summary, CutError> {
         let _lock = self.home.lock(&self.withdrawal())?;
-        Pending::finish_interrupted(self.home)?;
-        let mut journal = self.home.journal()?;
-        let mut state = State::load(&self.home.repository())?;
-        let of_product = self.of_product()?;
-        self.check_policy(&state)?;
-        check_clock(&journal, &state, (self.now)(), self.operator)?;
-        self.check_expiry(&state)?;
+        let (mut journal, mut state, of_product) = self.begin()?;
         let tokens = Tokens::new(self.operator);
         let folder = self.home.withdrawal(self.product, self.version);
         let listing = state.releases(self.product)?;
@@ -92,7 +85,7 @@ impl Cut<'_> {
         }
         // While the network is used, no token is open but those that let in at mirrors.
         tokens.keep(|serial| self.home.terminal.has_deploy_key_in(serial));
-        let keys = DeployKeys::new(self.home, Some(&self.home.policy), &tokens);
+        let keys = DeployKeys::of(self.home, &tokens);
         let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), &keys)?;
         note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
         Ok(Summary { serial, mirrors })

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use crate::home::Base;
+use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::atomic;
 use crate::key::KeyError;
@@ -44,6 +45,11 @@ impl<'t> DeployKeys<'t> {
     /// The keys of a machine, in tokens that may be open already.
     pub fn new(base: &'t Base, policy: Option<&'t Policy>, tokens: &'t Tokens<'t>) -> Self {
         Self { base, policy, tokens, failed: Mutex::default() }
+    }
+
+    /// The keys of a home, where it is known whose tokens they are in.
+    pub fn of(home: &'t Home, tokens: &'t Tokens<'t>) -> Self {
+        Self::new(home, Some(&home.policy), tokens)
     }
 
     /// The folder of the machine.
