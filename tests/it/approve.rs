@@ -190,10 +190,7 @@ fn one_version_has_one_request() {
     lab.ask("1.0", BOB);
     lab.approve(BOB, "1.0").exits(0);
     // carol starts the same version, and gets the number as well: she needs the online key.
-    lab.copy("home/keys/online.key", "home-carol/keys/online.key");
-    let terminal = String::from_utf8(lab.read("home-carol/terminal.toml")).unwrap();
-    let online = "[token]\nonline = { file = \"keys/online.key\" }\n";
-    lab.write("home-carol/terminal.toml", terminal.replacen("[token]\n", online, 1));
+    lab.give_online_key(CAROL);
     lab.with_keys(&["cut", "1.0", "--yes=1.0", "--home", CAROL]).exits(WAITING);
     lab.carry(CAROL, BOB).exits(0);
     let second = lab.approve(BOB, "1.0").exits(REJECTED);
@@ -214,17 +211,10 @@ fn one_version_has_one_request() {
 #[test]
 fn a_stale_request_is_refused_and_made_anew() {
     let lab = three(1);
-    lab.tag("1.0");
-    lab.ask("1.0", BOB);
-    lab.approve(BOB, "1.0").exits(0);
-    lab.carry(BOB, ALICE).exits(0);
-    lab.cut("1.0").exits(0);
+    lab.release_first();
     // carol has a copy of the online key, and starts 1.1 from the state before 1.0.
     lab.tag_next("1.1");
-    lab.copy("home/keys/online.key", "home-carol/keys/online.key");
-    let terminal = String::from_utf8(lab.read("home-carol/terminal.toml")).unwrap();
-    let online = "[token]\nonline = { file = \"keys/online.key\" }\n";
-    lab.write("home-carol/terminal.toml", terminal.replacen("[token]\n", online, 1));
+    lab.give_online_key(CAROL);
     lab.with_keys(&["cut", "1.1", "--yes=1.1", "--home", CAROL]).exits(WAITING);
     lab.carry(CAROL, ALICE).exits(0);
     let stale = lab.approve(ALICE, "1.1").exits(REJECTED).says("the request of carol is stale: it follows manifest 0");

@@ -68,11 +68,7 @@ fn second_asked() -> Lab {
     static READY: std::sync::OnceLock<Lab> = std::sync::OnceLock::new();
     let ready = READY.get_or_init(|| {
         let lab = three(1);
-        lab.tag("1.0");
-        lab.ask("1.0", BOB);
-        lab.approve(BOB, "1.0").exits(0);
-        lab.carry(BOB, ALICE).exits(0);
-        lab.cut("1.0").exits(0);
+        lab.release_first();
         lab.runs(&["import", "--from", "mirror", "--home", BOB]).exits(0);
         fs::remove_file(lab.path("home-bob/outbox/kestrel_1.0_bob.approval.json")).unwrap();
         lab.tag_next("1.1");
@@ -326,11 +322,7 @@ fn a_poisoned_second_terminal_is_caught_by_the_first() {
 #[test]
 fn a_terminal_without_its_gate_makes_no_client_accept() {
     let lab = three(1);
-    lab.tag("1.0");
-    lab.ask("1.0", BOB);
-    lab.approve(BOB, "1.0").exits(0);
-    lab.carry(BOB, ALICE).exits(0);
-    lab.cut("1.0").exits(0);
+    lab.release_first();
     // alice's terminal signs and seals whatever it likes: one of two people.
     let evil = "kestrel/6.6/kestrel-6.6";
     let mut forger = Forger::new(&lab);

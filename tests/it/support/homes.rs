@@ -90,6 +90,24 @@ impl Lab {
         self.carry(ALICE, home).exits(0);
     }
 
+    /// Releases 1.0, which alice starts and bob approves.
+    #[track_caller]
+    pub fn release_first(&self) {
+        self.tag("1.0");
+        self.ask("1.0", BOB);
+        self.approve(BOB, "1.0").exits(0);
+        self.carry(BOB, ALICE).exits(0);
+        self.cut("1.0").exits(0);
+    }
+
+    /// Gives a home a copy of the online key, so that it can start releases.
+    pub fn give_online_key(&self, home: &str) {
+        self.copy("home/keys/online.key", &format!("{home}/keys/online.key"));
+        let terminal = String::from_utf8(self.read(&format!("{home}/terminal.toml"))).unwrap();
+        let online = "[token]\nonline = { file = \"keys/online.key\" }\n";
+        self.write(&format!("{home}/terminal.toml"), terminal.replacen("[token]\n", online, 1));
+    }
+
     /// A commit and a tag.
     pub fn tag_next(&self, version: &str) {
         self.write("work/notes", format!("notes of {version}\n"));
