@@ -182,8 +182,11 @@ pub fn serve<T>(
     let agent = Agent { folder: folder.path().to_owned(), refusals: Mutex::default(), connection: Mutex::default() };
     let start = || {
         fs::write(agent.key_file(), signer.public().to_authorized_key() + "\n")?;
-        let listener = UnixListener::bind(agent.socket())?;
-        fs::set_permissions(agent.socket(), Permissions::from_mode(0o600))?;
+        // It has its mode before it has its name: nobody sees it with the umask's.
+        let unnamed = agent.folder.join("binding");
+        let listener = UnixListener::bind(&unnamed)?;
+        fs::set_permissions(&unnamed, Permissions::from_mode(0o600))?;
+        fs::rename(&unnamed, agent.socket())?;
         Ok(listener)
     };
     let listener = start().map_err(failed)?;
