@@ -31,6 +31,7 @@ mod home;
 mod hostile;
 mod interop;
 mod invariants;
+mod keylife;
 mod keys;
 mod limits;
 mod lost;
