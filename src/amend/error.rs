@@ -112,6 +112,9 @@ pub enum AmendError {
     /// The trial of an old key proves nothing.
     #[error("key {0} cannot be tried: what enough people have signed does not count either; nothing was published")]
     NoTrial(KeyName),
+    /// A rehearsal failed.
+    #[error("the drill failed where {0}: not everybody could sign, or the mirror did not take it")]
+    Drill(&'static str),
     /// The policy cannot become metadata.
     #[error(transparent)]
     Rules(#[from] RulesError),

@@ -9,6 +9,7 @@
 //! ones (`proof.rs`).
 
 mod consent;
+mod drill;
 mod edit;
 mod error;
 mod files;
@@ -59,6 +60,8 @@ use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::seal;
 
+pub use drill::Rehearsed;
+pub use drill::rehearse;
 pub use edit::Edit;
 pub use edit::EditError;
 pub use error::AmendError;

@@ -386,10 +386,12 @@ fn number_of(path: &RepoPath) -> Option<(Product, u64)> {
     Some((role.parse().ok()?, number.parse().ok()?))
 }
 
-/// Sorts pointers: numbered metadata, then what shows it, `timestamp.json` last.
+/// Sorts pointers: numbered metadata, then what shows it; a new root as late as it may
+/// be, since it takes trust from what is shown; `timestamp.json` last.
 fn pointer_rank(path: &RepoPath) -> (u8, String) {
     let rank = match path.as_str() {
-        "metadata/timestamp.json" => 3,
+        "metadata/timestamp.json" => 4,
+        other if other.ends_with(".root.json") => 3,
         "index.html" => 2,
         other if other.starts_with("metadata/") => 0,
         _ => 1,

@@ -462,3 +462,45 @@ fn a_cut_looks_ahead_to_the_next_release() {
     refused.says("release key renew").does_not_say("Fetched");
     lab.assert_nothing_published();
 }
+
+#[test]
+fn a_killed_push_shows_the_old_keys_or_the_new() {
+    let words = "rotate alice-root alice-targets online";
+    let (mut pushed, mut between) = (false, 0);
+    for n in 1..20 {
+        let lab = Lab::released();
+        lab.expects(&["alice-root-2", "alice-targets-2", "online-2"]);
+        let killed = lab.change_and(words, ALICE, &[("RELEASE_FAIL_AT", &format!("publish.pointer:{n}"))]);
+        if killed.code.is_some() {
+            pushed = true;
+            break;
+        }
+        // Only between the root and the timestamp nobody can know.
+        let code = lab.verify(&["mirror"]).code;
+        between += u32::from(code == Some(REJECTED));
+        assert!([Some(0), Some(REJECTED)].contains(&code));
+        lab.with_keys(&["publish"]).exits(0);
+        lab.verify(&["mirror"]).exits(0);
+    }
+    assert!(pushed && between <= 1, "{between}");
+}
+
+#[test]
+fn every_change_is_rehearsed() {
+    let lab = Lab::released();
+    let (journal, policy) = (lab.read("home/journal.jsonl"), lab.read("home/policy.toml"));
+    let said = lab.runs(&["key", "drill"]).exits(0).says("A drill: the keys that are made now are thrown away");
+    for (case, command) in [
+        ("one key is rotated", "rotate alice-root`"),
+        ("a whole threshold is rotated", "rotate "),
+        ("a token is stolen", "revoke "),
+        ("a person comes", "add-holder drill-guest"),
+        ("a person goes", "remove-holder drill-guest"),
+        ("the online key is stolen", "recover"),
+        ("everything is about to expire", "renew"),
+    ] {
+        assert!(said.has(&format!("{case}: `release key {command}")), "{case}: {said:?}");
+    }
+    assert_eq!((journal, policy), (lab.read("home/journal.jsonl"), lab.read("home/policy.toml")));
+    lab.runs(&["key", "drill", "--token", "7"]).exits(2).says("--holder");
+}

@@ -50,7 +50,7 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
         Command::Attest(args) => attest::run(args, home, ui),
         Command::ImportPublic(args) => import_public::run(args, ui),
         Command::Openpgp(command) => openpgp::run(command, home, ui),
-        Command::Drill(args) => drill::run(args, ui),
+        Command::Drill(args) => drill::run(args, home, ui),
         Command::Selftest(args) => selftest::run(args, home, ui),
         Command::Unblock(args) => unblock::run(args, ui),
         Command::Rotate(args) => change::rotate(args, home, ui),
