@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use release::approve::Amendment;
+use release::approve::Sent;
 use release::home::failpoint::AMENDMENT;
 use release::home::failpoint::CONSENT;
 use release::key::Signer;
@@ -503,4 +505,58 @@ fn every_change_is_rehearsed() {
     }
     assert_eq!((journal, policy), (lab.read("home/journal.jsonl"), lab.read("home/policy.toml")));
     lab.runs(&["key", "drill", "--token", "7"]).exits(2).says("--holder");
+}
+
+/// alice's claim key is stolen; the thief asks bob for what he should not sign.
+#[test]
+fn a_forged_request_is_refused() {
+    let lab = three(0);
+    lab.expects(&["alice-root-2"]);
+    lab.change("rotate alice-root").exits(WAITING);
+    lab.carry(ALICE, BOB).exits(0);
+    let honest = Sent::<Amendment>::parse(&lab.read("home-bob/inbox/policy_2.request.json")).unwrap().message;
+    release::tuf::install_crypto();
+    let path = lab.path("home/keys/alice-claim.key");
+    let claim = SoftwareKey::open(&"alice-claim".parse().unwrap(), &path, "horse-alice-claim").unwrap();
+    let id = key::identified(claim.public()).unwrap().0;
+    let pem = honest.files.values().next().unwrap();
+    let forge = |change: &dyn Fn(&mut Amendment)| {
+        let mut message = honest.clone();
+        change(&mut message);
+        let yes = format!("--yes={}", message.number);
+        let (sent, bytes) = Sent::new(message).unwrap();
+        lab.write("forged.json", sent.seal(&id, &claim.sign("x", ToSign::Message(&bytes)).unwrap()).unwrap());
+        lab.with_keys(&["approve", "forged.json", &yes, "--home", BOB])
+    };
+    let brings = |name: &str| {
+        let name = name.to_owned();
+        forge(&|amendment| drop(amendment.files.insert(name.clone(), pem.clone())))
+    };
+    for name in ["policy.toml", "../journal.jsonl", "keys/online.key", "/etc/passwd"] {
+        brings(name).exits(REJECTED).says("no key of the new policy has such a file");
+    }
+    brings("keys/bob-root.pem").exits(REJECTED).says("it would replace another one");
+    let other = "this terminal computes other metadata from it";
+    let wrong = release::manifest::Sha256::of(b"x");
+    let other_digest = |role: &str| {
+        forge(&|amendment| {
+            amendment.roles.insert(role.to_owned(), wrong);
+        })
+    };
+    other_digest("root").exits(REJECTED).says(other);
+    other_digest("kestrel").exits(REJECTED).says(other);
+    forge(&|amendment| amendment.policy = amendment.policy.replace("threshold = 2", "threshold = 1"))
+        .exits(REJECTED)
+        .says(other);
+    forge(&|amendment| amendment.roles.retain(|role, _| role != "root")).exits(REJECTED).says("makes no new root");
+    forge(&|amendment| amendment.number = 3).exits(REJECTED).says("the request is stale");
+    forge(&|amendment| amendment.follows = wrong).exits(REJECTED).says("follows another policy");
+    forge(&|amendment| amendment.starter = "carol".parse().unwrap()).exits(REJECTED).says("is signed by the claim key");
+    forge(&|amendment| amendment.at += jiff::SignedDuration::from_hours(1)).exits(1).says("the clock says");
+    forge(&|amendment| amendment.files.clear()).exits(1).says("alice-root-2.pem");
+    let journal = String::from_utf8(lab.read("home-bob/journal.jsonl")).unwrap();
+    assert!(!journal.contains("\"what\":\"root 2\"") && !journal.contains("\"what\":\"targets 2\""), "{journal}");
+    approve(&lab, BOB, 2, &[]).exits(0);
+    lab.carry(BOB, ALICE).exits(0);
+    lab.change("rotate alice-root").exits(0);
 }
