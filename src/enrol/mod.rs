@@ -189,6 +189,14 @@ pub enum EnrolError {
         /// Why.
         error: AttestationError,
     },
+    /// A certificate holds keys beside those that are attested.
+    #[error("{file} does not count: {error}")]
+    Certificate {
+        /// Its file.
+        file: String,
+        /// Why.
+        error: OpenPgpError,
+    },
     /// The token says nothing of how a key came to be.
     #[error(
         "{token} vouches for no key in slot {slot}, where {key} should be: it holds none, or one that was imported"

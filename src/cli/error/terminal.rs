@@ -444,6 +444,11 @@ impl From<EnrolError> for CommandError {
                 result.code = REJECTED;
                 result.hint("do not use this token: nobody can tell where such a key was made")
             }
+            EnrolError::Certificate { .. } => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("use the certificate that `release key generate` has made, and no other")
+            }
             EnrolError::NotErased { token, .. } => {
                 let lines = [format!("ykman --device {} piv reset", token.serial)];
                 result.hint_lines("erase all keys of this token using:", &lines)
