@@ -127,10 +127,18 @@ pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> Comma
         Problem::EmptySlot { .. } | Problem::OtherKey { .. } => {
             result.hint("nothing was signed; look for the right token, or correct [token] in terminal.toml")
         }
-        Problem::FactoryPin => result.hint_command(
+        Problem::Factory(Secret::Pin) => result.hint_command(
             "nothing was signed; set a PIN with the PUK using:",
             &["key", "unblock", "--token", &serial.to_string()],
         ),
+        Problem::Factory(Secret::Puk) => {
+            let lines = [format!("ykman --device {serial} piv access change-puk")];
+            result.hint_lines("nothing was signed; set another PUK, and put it into a safe, using:", &lines)
+        }
+        Problem::FactoryManagement => {
+            let lines = [format!("ykman --device {serial} piv access change-management-key --generate --protect")];
+            result.hint_lines("nothing was signed; set a random one, which is kept in the token, using:", &lines)
+        }
         Problem::LastTry(which) => {
             result.hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"))
         }

@@ -121,6 +121,19 @@ impl Token {
         }
     }
 
+    /// Of which kind the management key is, and whether it is as it left the factory.
+    ///
+    /// # Errors
+    /// The token is gone, or says nothing that can be read.
+    pub fn management(&mut self) -> Result<(u8, bool), CardError> {
+        let answer = self.ask(0xf7, 0x00, MANAGEMENT, &[])?;
+        let unreadable = CardError::Garbage("with metadata that cannot be read");
+        let &[algorithm] = apdu::field(&answer, 0x01).ok_or(unreadable)? else {
+            return Err(unreadable);
+        };
+        Ok((algorithm, apdu::field(&answer, 0x05) == Some(&[1])))
+    }
+
     /// Shows the token its management key. One that is as it left the factory is
     /// replaced by a random one, which is kept in the token behind the PIN, where
     /// Yubico's tools find it. The PIN must have been given.
@@ -129,13 +142,9 @@ impl Token {
     /// The key is neither the one from the factory nor behind the PIN
     /// ([`CardError::Status`]); the token is gone.
     pub fn manage(&mut self) -> Result<(), CardError> {
-        let answer = self.ask(0xf7, 0x00, MANAGEMENT, &[])?;
-        let unreadable = CardError::Garbage("with metadata that cannot be read");
-        let &[algorithm] = apdu::field(&answer, 0x01).ok_or(unreadable)? else {
-            return Err(unreadable);
-        };
+        let (algorithm, is_default) = self.management()?;
         let cipher = Cipher::of(algorithm).ok_or(CardError::Garbage("with a management key of an unknown kind"))?;
-        if apdu::field(&answer, 0x05) != Some(&[1]) {
+        if !is_default {
             let object = Zeroizing::new(self.object(BEHIND_PIN)?);
             let key = apdu::field(&object, 0x88).and_then(|fields| apdu::field(fields, 0x89));
             return self.authenticate(cipher, key.ok_or(CardError::Status(apdu::NOT_FOUND))?);
