@@ -25,6 +25,7 @@ use crate::manifest::TouchPolicy;
 use crate::policy::DeployKey;
 use crate::policy::Place;
 use crate::policy::Policy;
+use crate::policy::check_owners;
 use crate::progress::Event;
 use crate::progress::Stage;
 use crate::repository::seal;
@@ -55,6 +56,11 @@ pub fn deploy_keys(request: &DeployRequest<'_>, person: &dyn Secrets, now: Times
     let allow_weak = policy.is_some_and(|policy| policy.insecure_weak_firmware);
     let name =
         TokenName { serial: *serial, holder: policy.and_then(|policy| base.terminal.holder_of(policy, *serial)) };
+    if let Some(policy) = policy {
+        let new = keys.iter().map(|(key, _)| (key, *serial));
+        let shared = check_owners(policy, base.terminal.keys_in_tokens().chain(new));
+        shared.map_err(|shared| EnrolError::Shared(shared, name.clone()))?;
+    }
     person.event(Event::Begin { stage: Stage::Enrol, what: &name.to_string() });
     let mut token = find_sound(&name, allow_weak)?;
     let makers = read_makers(base.folder())?;

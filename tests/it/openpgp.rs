@@ -11,6 +11,7 @@ use release::openpgp::NewKey;
 
 use crate::support::Lab;
 use crate::support::Said;
+use crate::support::mirror::entry;
 use crate::support::piv::hand::Event;
 use crate::support::program;
 use crate::support::run;
@@ -197,6 +198,21 @@ fn the_archive_has_a_token_of_its_own() {
     assert_eq!(published(&lab.lab, "asc").iter().filter(|file| **file == archive).count(), 1);
     let terminal = String::from_utf8(lab.lab.read("home/terminal.toml")).unwrap();
     assert!(terminal.contains("archive-certify = { serial = 20000003, slot = \"88\" }"), "{terminal}");
+    // The PIN of that token is not typed for pushes.
+    let (_, add) = entry(&lab.lab, "eu1");
+    let host_key = add.last().unwrap();
+    let add: Vec<&str> = add.iter().map(String::as_str).chain(["--token", "20000003"]).collect();
+    lab.forget();
+    let said = lab.runs(&add).exits(REJECTED).says("keys of the archive and a machine in token 20000003");
+    said.says("no key was made").does_not_say("PIN of");
+    assert!(lab.events().is_empty());
+    assert_eq!(String::from_utf8(lab.lab.read("home/terminal.toml")).unwrap(), terminal);
+    let deploy = format!(
+        "[mirror.eu1]\nurl = \"http://eu1.invalid:1\"\naddress = [\"127.0.0.1\"]\nport = 1\nhost-key = \"{host_key}\"\n\
+         pool-key = \"token:20000003/9a\"\npointer-key = \"token:20000003/95\"\n"
+    );
+    lab.lab.write("home/terminal.toml", format!("{terminal}\n{deploy}"));
+    lab.runs(&["refresh"]).exits(REJECTED).says("keys of the archive and a machine in token 20000003");
     lab.lab.write("home/terminal.toml", terminal.replace("serial = 20000004", "serial = 20000003"));
     lab.runs(&["refresh"]).exits(REJECTED).says("keys of the archive and a machine in token 20000003");
 }
