@@ -292,8 +292,9 @@ pub fn generate(request: &Request<'_>, person: &impl Secrets, now: Timestamp) ->
             _ => atomic::write(&folder.join(&key.public), public.to_pem().as_bytes())?,
         }
     }
-    // Both of them were just read from this token.
-    let slots: Vec<(&KeyName, Slot)> = certificates.iter().map(|(key, _, place)| (&key.name, place.slot)).collect();
+    // What goes into a certificate is what was attested, whatever the token says now.
+    let slots: Vec<(&KeyName, Slot, &PublicKey)> =
+        certificates.iter().map(|(key, public, place)| (&key.name, place.slot, public)).collect();
     let signers = piv::opened(&name, (token, pin), &slots, person)?;
     for entry in policy.certificates() {
         let made = |name: &KeyName| {

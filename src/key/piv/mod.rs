@@ -331,16 +331,17 @@ fn assemble<'a>(
 /// The keys in slots of a token that is open, and whose PIN was given.
 ///
 /// # Errors
-/// A slot is empty, or holds no key of ours.
+/// A slot is empty, or holds another key.
 pub fn opened<'a>(
     token_name: &TokenName,
     (mut token, pin): (Token, Pin),
-    slots: &[(&KeyName, Slot)],
+    slots: &[(&KeyName, Slot, &PublicKey)],
     person: &'a dyn Secrets,
 ) -> Result<Vec<PivKey<'a>>, KeyError> {
     let mut checked = Vec::new();
-    for &(name, slot) in slots {
-        let wanted = Wanted { name, token: token_name.clone(), slot, is_enrolled: Box::new(|_| true) };
+    for &(name, slot, made) in slots {
+        let is_enrolled = Box::new(move |public: &PublicKey| public == made);
+        let wanted = Wanted { name, token: token_name.clone(), slot, is_enrolled };
         let (key, public) = check(&mut token, &wanted).map_err(|problem| token_name.error(problem))?;
         checked.push(Checked { name: name.clone(), token: token_name.clone(), slot, key, public });
     }

@@ -1,0 +1,153 @@
+//! Tokens that are not, or no longer, what they say they are, and whoever waits for one
+//! that somebody leaves open.
+
+use std::time::Duration;
+
+use crate::support::piv::Fault;
+use crate::support::piv::Token;
+use crate::support::piv::apdu::tlv;
+use crate::support::piv::hand::Event;
+use crate::support::piv::key::Algorithm;
+use crate::support::piv::key::Key;
+use crate::support::piv::key::PinPolicy;
+use crate::support::piv::key::TouchPolicy;
+use crate::support::piv::reader::wait_until;
+use crate::support::tokens::TokenLab;
+
+const ALICE: usize = 0;
+const BOB: usize = 1;
+/// Metadata of a slot, a PIN or the management key.
+const METADATA: u8 = 0xf7;
+
+fn is_signature(event: Event) -> bool {
+    matches!(event, Event::Signature(_))
+}
+
+/// A token of alice's serial number and PIN, with keys of its own.
+fn impostor(lab: &TokenLab) -> Token {
+    let mut state = lab.tokens[ALICE].state();
+    for key in state.keys.values_mut() {
+        *key = Key::generate(Algorithm::P256, key.pin, key.touch);
+    }
+    Token::with(state)
+}
+
+#[test]
+fn a_token_that_is_swapped_in_the_middle_of_a_batch_gets_no_pin() {
+    let lab = TokenLab::new();
+    let alice = &lab.tokens[ALICE];
+    let other = impostor(&lab);
+    // The same one, pulled out and plugged in again, is asked for its PIN anew.
+    for (version, next) in [("1.0", &other), ("1.1", alice)] {
+        lab.lab.tag(version);
+        lab.begin(version);
+        lab.forget();
+        // After alice's claim and manifest; while bob signs, somebody takes her token away.
+        alice.fail(Token::SIGN, 2, Fault::PulledAfter);
+        lab.tokens[BOB].fail(Token::SIGN, 1, Fault::Slow(Duration::from_secs(4)));
+        lab.pcscd.reader(ALICE).queue(next);
+        let said = lab.cut(version).exits(1).says("token 20000001 of alice did not sign SHA256SUMS of kestrel");
+        said.says("it was pulled out").says("plug in token 20000001 again").says(&format!("cut kestrel {version}"));
+        lab.pcscd.reader(ALICE).until_plugged();
+        assert_eq!((other.events(), alice.pins(), alice.signatures()), (vec![], 1, 2));
+        assert!(!lab.lab.path(&format!("mirror/releases/kestrel/{version}")).exists());
+        if version == "1.0" {
+            lab.cut(version).exits(1).says("has another key in slot");
+            assert_eq!(other.events(), []);
+            lab.pcscd.reader(ALICE).unplug();
+            lab.pcscd.reader(ALICE).plug(alice);
+        }
+        lab.cut(version).exits(0);
+        assert_eq!(lab.count(is_signature), 7, "none is asked for twice: {:?}", lab.events());
+    }
+    lab.lab.verify(&["mirror"]).exits(0);
+}
+
+#[test]
+fn a_process_that_is_killed_leaves_no_token_open() {
+    let lab = TokenLab::new();
+    lab.lab.tag("1.0");
+    let knows_its_pin = |token: &Token| token.transmit(&[0x00, 0x20, 0x00, 0x80]) == [0x90, 0x00];
+    let said = lab.runs_and(&["cut", "kestrel", "1.0", "--yes=1.0"], &[("RELEASE_FAIL_AT", "role.signed")]);
+    assert_eq!(said.code, None, "{said:?}");
+    assert_eq!(lab.tokens[ALICE].pins(), 1);
+    for token in &lab.tokens {
+        wait_until("the token forgets its PIN", || !knows_its_pin(token));
+    }
+}
+
+#[test]
+fn answers_that_no_token_gives_are_refused() {
+    let lab = TokenLab::new();
+    lab.lab.tag("1.0");
+    lab.begin("1.0");
+    let alice = &lab.tokens[ALICE];
+    let ok = |data: &[u8]| [data, &[0x90, 0x00]].concat();
+    let more = [&[0x30; 250][..], &[0x61, 0xff]].concat();
+    let signs = |answer: Vec<u8>, message: &str| {
+        lab.forget();
+        alice.fail(Token::SIGN, 1, Fault::Says(answer));
+        let said = lab.cut("1.0").exits(1).says("token 20000001 of alice did not sign claim kestrel 1.0");
+        said.says(message).says("release cut kestrel 1.0");
+        // What it did not tell is not used, and was not asked for again.
+        assert_eq!(lab.count(is_signature), 1, "{:?}", lab.events());
+        lab.lab.assert_nothing_published();
+    };
+    for answer in [
+        ok(&[]),
+        ok(&tlv(0x7c, &[])),
+        ok(&tlv(0x7d, &tlv(0x82, &[1; 70]))),
+        ok(&[0x7c, 0x82, 0xff, 0xff, 0x82, 0x46]),
+        ok(&[0x7c, 0x84, 0, 0, 0, 1, 0x82]),
+    ] {
+        signs(answer, "it answers as no token does: with something else than a signature");
+    }
+    signs(vec![0x90], "it answers as no token does: without a status");
+    signs(vec![0x61, 0x00], "it answers as no token does");
+    signs(vec![0x6f, 0x00], "it answers with status 6f00");
+    signs(ok(&[0x7c; 1000]), "did not sign");
+    for number in 1..=32 {
+        alice.fail(0xc0, number, Fault::Says(more.clone()));
+    }
+    signs(more.clone(), "it answers as no token does: without end");
+
+    // Nor do they open anything.
+    let again = Token::with(alice.state());
+    lab.pcscd.reader(ALICE).unplug();
+    lab.pcscd.reader(ALICE).plug(&again);
+    for (instruction, answer, message) in [
+        (0xf8, ok(&[1, 2, 3]), "something in Yubico"),
+        (0xfd, ok(&[5, 7]), "something in Yubico"),
+        (METADATA, ok(&[0x01, 0x01]), "with metadata that cannot be read"),
+        (METADATA, ok(&[]), "with metadata that cannot be read"),
+        (Token::VERIFY, ok(&[]), "as if the PIN had been given"),
+    ] {
+        again.fail(instruction, 1, Fault::Says(answer));
+        lab.cut("1.0").exits(1).says(message).does_not_say("Signed");
+        assert_eq!((again.pins(), again.signatures()), (0, 0));
+    }
+    lab.cut("1.0").exits(0);
+    lab.lab.verify(&["mirror"]).exits(0);
+}
+
+/// A maker's word for one key, and another key in the certificate that people see.
+#[test]
+fn a_certificate_is_made_of_the_keys_that_were_attested() {
+    let lab = TokenLab::fresh();
+    let alice = &lab.tokens[ALICE];
+    let other = Key::generate(Algorithm::P256, PinPolicy::Once, TouchPolicy::Cached);
+    let says = [
+        tlv(0x01, &[0x11]),
+        tlv(0x02, &[2, 3]),
+        tlv(0x03, &[1]),
+        tlv(0x04, &tlv(0x86, &other.point())),
+        vec![0x90, 0x00],
+    ]
+    .concat();
+    // Six slots are looked at, PIN, PUK and management key, and the six slots again.
+    alice.fail(METADATA, 6 + 3 + 6 + 1, Fault::Says(says));
+    let said = lab.generate(ALICE).exits(1).says("token 20000001 of alice has another key in slot 8");
+    said.says("than the one that is enrolled as alice-");
+    assert!(!lab.lab.path("policy/keys/alice.asc").exists());
+    lab.generate(ALICE).exits(0);
+}
