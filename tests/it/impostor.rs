@@ -1,8 +1,13 @@
 //! Tokens that are not, or no longer, what they say they are, and whoever waits for one
 //! that somebody leaves open.
 
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::time::Duration;
 
+use crate::support::mirror::Mirror;
+use crate::support::mirror::entry;
 use crate::support::piv::Fault;
 use crate::support::piv::Token;
 use crate::support::piv::apdu::tlv;
@@ -12,6 +17,9 @@ use crate::support::piv::key::Key;
 use crate::support::piv::key::PinPolicy;
 use crate::support::piv::key::TouchPolicy;
 use crate::support::piv::reader::wait_until;
+use crate::support::terminal::at_a_terminal;
+use crate::support::tokens::PIN;
+use crate::support::tokens::SERIALS;
 use crate::support::tokens::TokenLab;
 
 const ALICE: usize = 0;
@@ -150,4 +158,76 @@ fn a_certificate_is_made_of_the_keys_that_were_attested() {
     said.says("than the one that is enrolled as alice-");
     assert!(!lab.lab.path("policy/keys/alice.asc").exists());
     lab.generate(ALICE).exits(0);
+}
+
+/// How often these bytes are in what a process can write to.
+fn copies_in_memory(process: &Path, secret: &[u8]) -> usize {
+    let memory = fs::File::open(process.join("mem")).unwrap();
+    let maps = fs::read_to_string(process.join("maps")).unwrap();
+    let regions = maps.lines().filter_map(|line| {
+        let (addresses, rights) = line.split_once(' ')?;
+        let (from, to) = addresses.split_once('-').filter(|_| rights.starts_with("rw"))?;
+        let [from, to] = [from, to].map(|number| u64::from_str_radix(number, 16).unwrap());
+        let mut content = vec![0; usize::try_from(to - from).unwrap()];
+        memory.read_exact_at(&mut content, from).ok().map(|()| content)
+    });
+    regions.map(|content| content.windows(secret.len()).filter(|window| *window == secret).count()).sum()
+}
+
+#[test]
+fn a_pin_is_wiped_when_its_token_is_let_go_of() {
+    const PIN_OF_BOB: &str = "80461597";
+    let lab = TokenLab::new();
+    let (ports, add) = entry(&lab.lab, "eu1");
+    let add: Vec<&str> = add.iter().map(String::as_str).chain(["--token", "20000001"]).collect();
+    lab.runs(&add).exits(0);
+    let mirror = Mirror::start(&lab.lab, "eu1", ports);
+    lab.tokens[BOB].change(|state| PIN_OF_BOB.clone_into(&mut state.pin.value));
+    let folder = lab.lab.path("").canonicalize().unwrap();
+    let process = || {
+        let is_ours = |entry: fs::DirEntry| {
+            let path = entry.path();
+            let command = fs::read_to_string(path.join("cmdline")).ok()?;
+            let is_cut = command
+                .split_once('\0')
+                .is_some_and(|(program, rest)| program.ends_with("release") && rest.starts_with("cut\0"));
+            (is_cut && fs::read_link(path.join("cwd")).ok()? == folder).then_some(path)
+        };
+        fs::read_dir("/proc").unwrap().flatten().find_map(is_ours)
+    };
+    // Alice's token lets in twice to look, signs three times, and lets in to push: by then
+    // nobody needs bob's.
+    let (name, socket) = lab.pcscd.variable();
+    for (version, typed) in [("1.0", true), ("1.1", false)] {
+        lab.lab.tag(version);
+        lab.forget();
+        lab.tokens[BOB].fail(Token::SIGN, 1, Fault::Slow(Duration::from_secs(2)));
+        lab.tokens[ALICE].fail(Token::SIGN, 6, Fault::Slow(Duration::from_secs(2)));
+        lab.set_pins(&[(SERIALS[BOB], PIN_OF_BOB)]);
+        let (mut during, mut after) = (None, None);
+        std::thread::scope(|scope| {
+            let cut = scope.spawn(|| {
+                if !typed {
+                    return lab.cut(version).code.unwrap();
+                }
+                let command = format!("{name}={} exec release cut kestrel {version} --yes={version}", socket.display());
+                let pin = |prompt: &str| if prompt.contains("of bob") { PIN_OF_BOB } else { PIN }.to_owned() + "\n";
+                let (code, screen) = at_a_terminal(&lab.lab, &command, pin);
+                assert!(!screen.contains(PIN_OF_BOB), "{screen}");
+                code
+            });
+            while !cut.is_finished() {
+                let copies = || process().map(|process| copies_in_memory(&process, PIN_OF_BOB.as_bytes()));
+                match (lab.tokens[BOB].signatures(), lab.tokens[ALICE].signatures()) {
+                    (1, _) if during.is_none() => during = copies(),
+                    (2, 6) if after.is_none() => after = copies(),
+                    _ => std::thread::sleep(Duration::from_millis(20)),
+                }
+            }
+            assert_eq!(cut.join().unwrap(), 0);
+        });
+        // One is what its token is given again, should it ask before each signature.
+        assert_eq!((during, after), (Some(1), Some(0)), "{version}");
+    }
+    lab.lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.1");
 }
