@@ -1,9 +1,13 @@
 //! Tokens that are not, or no longer, what they say they are, and whoever waits for one
 //! that somebody leaves open.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::Child;
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support::mirror::Mirror;
@@ -12,11 +16,15 @@ use crate::support::piv::Fault;
 use crate::support::piv::Token;
 use crate::support::piv::apdu::tlv;
 use crate::support::piv::hand::Event;
+use crate::support::piv::hand::Patience;
+use crate::support::piv::hand::Touch;
 use crate::support::piv::key::Algorithm;
 use crate::support::piv::key::Key;
 use crate::support::piv::key::PinPolicy;
 use crate::support::piv::key::TouchPolicy;
 use crate::support::piv::reader::wait_until;
+use crate::support::program;
+use crate::support::run;
 use crate::support::terminal::at_a_terminal;
 use crate::support::tokens::PIN;
 use crate::support::tokens::SERIALS;
@@ -230,4 +238,50 @@ fn a_pin_is_wiped_when_its_token_is_let_go_of() {
         assert_eq!((during, after), (Some(1), Some(0)), "{version}");
     }
     lab.lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.1");
+}
+
+#[test]
+fn a_cut_that_dies_leaves_no_core_dump() {
+    let lab = TokenLab::new();
+    lab.lab.tag("1.0");
+    lab.begin("1.0");
+    let alice = &lab.tokens[ALICE];
+    alice.set_touch(Touch::Withheld);
+    alice.set_patience(Patience { touch: Duration::from_secs(60), ..Patience::default() });
+    let release = lab.lab.release();
+    // Whoever starts it allows core dumps of any size.
+    let start = |command: &[&OsStr]| {
+        let mut shell = program("sh");
+        shell.args(["-c", "ulimit -c unlimited; exec \"$@\" 3<passphrases", "sh"]).args(command);
+        shell.current_dir(lab.lab.path("")).envs([lab.pcscd.variable()]).stderr(Stdio::null());
+        for (name, value) in release.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        shell.spawn().unwrap()
+    };
+    let is_dumped = |mut child: Child| {
+        run(program("kill").args(["-ABRT", &child.id().to_string()])).exits(0);
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(6), "{status}");
+        status.core_dumped()
+    };
+    let arguments = ["cut", "kestrel", "1.0", "--yes=1.0", "--pin-fd", "3"];
+    let command: Vec<&OsStr> =
+        [release.get_program()].into_iter().chain(release.get_args()).chain(arguments.map(OsStr::new)).collect();
+    let cut = start(&command);
+    wait_until("the token blinks", || alice.is_waiting());
+    assert!(!is_dumped(cut));
+    assert!(!lab.lab.path("core").exists());
+    // Another program leaves one, where this machine writes any.
+    let sleep = start(&["sleep", "60"].map(OsStr::new));
+    std::thread::sleep(Duration::from_millis(200));
+    if fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap() == "core\n" {
+        assert!(is_dumped(sleep));
+    } else {
+        is_dumped(sleep);
+    }
+    // The token still waits for a touch that nobody needs.
+    alice.set_touch(Touch::Granted);
+    wait_until("the token waits no longer", || !alice.is_waiting());
+    lab.cut("1.0").exits(0);
 }
