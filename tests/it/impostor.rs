@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::process::Stdio;
 use std::time::Duration;
@@ -182,6 +183,19 @@ fn copies_in_memory(process: &Path, secret: &[u8]) -> usize {
     regions.map(|content| content.windows(secret.len()).filter(|window| *window == secret).count()).sum()
 }
 
+/// The process that does this in the laboratory.
+fn process(lab: &TokenLab, command: &str) -> Option<PathBuf> {
+    let folder = lab.lab.path("").canonicalize().unwrap();
+    let is_meant = |entry: fs::DirEntry| {
+        let path = entry.path();
+        let words = fs::read_to_string(path.join("cmdline")).ok()?;
+        let mut words = words.split('\0');
+        let is_release = words.next()?.ends_with("release") && words.next()? == command;
+        (is_release && fs::read_link(path.join("cwd")).ok()? == folder).then_some(path)
+    };
+    fs::read_dir("/proc").unwrap().flatten().find_map(is_meant)
+}
+
 #[test]
 fn a_pin_is_wiped_when_its_token_is_let_go_of() {
     const PIN_OF_BOB: &str = "80461597";
@@ -191,18 +205,6 @@ fn a_pin_is_wiped_when_its_token_is_let_go_of() {
     lab.runs(&add).exits(0);
     let mirror = Mirror::start(&lab.lab, "eu1", ports);
     lab.tokens[BOB].change(|state| PIN_OF_BOB.clone_into(&mut state.pin.value));
-    let folder = lab.lab.path("").canonicalize().unwrap();
-    let process = || {
-        let is_ours = |entry: fs::DirEntry| {
-            let path = entry.path();
-            let command = fs::read_to_string(path.join("cmdline")).ok()?;
-            let is_cut = command
-                .split_once('\0')
-                .is_some_and(|(program, rest)| program.ends_with("release") && rest.starts_with("cut\0"));
-            (is_cut && fs::read_link(path.join("cwd")).ok()? == folder).then_some(path)
-        };
-        fs::read_dir("/proc").unwrap().flatten().find_map(is_ours)
-    };
     // Alice's token lets in twice to look, signs three times, and lets in to push: by then
     // nobody needs bob's.
     let (name, socket) = lab.pcscd.variable();
@@ -225,7 +227,7 @@ fn a_pin_is_wiped_when_its_token_is_let_go_of() {
                 code
             });
             while !cut.is_finished() {
-                let copies = || process().map(|process| copies_in_memory(&process, PIN_OF_BOB.as_bytes()));
+                let copies = || process(&lab, "cut").map(|process| copies_in_memory(&process, PIN_OF_BOB.as_bytes()));
                 match (lab.tokens[BOB].signatures(), lab.tokens[ALICE].signatures()) {
                     (1, _) if during.is_none() => during = copies(),
                     (2, 6) if after.is_none() => after = copies(),

@@ -113,6 +113,8 @@ impl Token {
     }
 
     fn replace(&mut self, ins: u8, p2: u8, old: &Pin, new: &Pin) -> Result<Verified, CardError> {
+        // Who changes a PIN has given it (SP 800-73-4 part 2, 3.2.2).
+        self.forget_at_end();
         let data = Zeroizing::new([*old.padded(), *new.padded()].concat());
         match self.exchange(Command { ins, p1: 0, p2, data: &data })? {
             (_, apdu::OK) => Ok(Verified::Right),
@@ -294,4 +296,46 @@ fn apply<C: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt>(
         cipher.decrypt_block(&mut block);
     }
     Some(block.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::key::piv::apdu::Card;
+
+    /// A token that agrees to everything, and notes whether it is to be reset.
+    struct Agrees(Arc<AtomicBool>);
+
+    impl Card for Agrees {
+        fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, CardError> {
+            Ok(match command[1] {
+                0xf8 => vec![0, 0, 0, 7, 0x90, 0],
+                0xfd => vec![5, 7, 1, 0x90, 0],
+                _ => vec![0x90, 0],
+            })
+        }
+
+        fn reset_at_end(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_token_that_was_told_a_pin_is_reset_afterwards() {
+        let (old, new) = (Pin::new("123456").unwrap(), Pin::new("654321").unwrap());
+        let is_reset = |told: &dyn Fn(&mut Token) -> Result<Verified, CardError>| {
+            let reset = Arc::new(AtomicBool::new(false));
+            let mut token = Token::begin(Box::new(Agrees(Arc::clone(&reset)))).unwrap();
+            assert!(!reset.load(Ordering::Relaxed), "one that was looked at only");
+            assert_eq!(told(&mut token), Ok(Verified::Right));
+            reset.load(Ordering::Relaxed)
+        };
+        assert!(is_reset(&|token| token.verify(&old)));
+        assert!(is_reset(&|token| token.change(Secret::Pin, &old, &new)));
+        assert!(is_reset(&|token| token.unblock(&old, &new)));
+    }
 }
