@@ -49,6 +49,7 @@ use crate::policy::ARCHIVE;
 use crate::policy::Policy;
 use crate::policy::RoleEntry;
 use crate::policy::Sandbox;
+use crate::policy::SharedToken;
 use crate::policy::Terminal;
 use crate::progress::Progress;
 use crate::repository::RepositoryError;
@@ -123,6 +124,12 @@ pub enum InitError {
     /// One key under two names: it would count for two people, or two purposes.
     #[error("keys {0} and {1} of the policy are the same key")]
     SameKey(KeyName, KeyName),
+    /// One token for two people.
+    #[error(
+        "keys of {} and {} were made in token {}: whoever knows its PIN could use both",
+        .0.owners[0], .0.owners[1], .0.serial
+    )]
+    SharedToken(SharedToken),
     /// There is no policy to start from.
     #[error("there is no policy file {}", .0.display())]
     NoPolicy(PathBuf),

@@ -33,6 +33,7 @@ use crate::support::tokens::TokenLab;
 
 const ALICE: usize = 0;
 const BOB: usize = 1;
+const REJECTED: i32 = 3;
 /// Metadata of a slot, a PIN or the management key.
 const METADATA: u8 = 0xf7;
 
@@ -167,6 +168,26 @@ fn a_certificate_is_made_of_the_keys_that_were_attested() {
     said.says("than the one that is enrolled as alice-");
     assert!(!lab.lab.path("policy/keys/alice.asc").exists());
     lab.generate(ALICE).exits(0);
+}
+
+#[test]
+fn two_people_do_not_count_for_one_token() {
+    let lab = TokenLab::fresh();
+    // In the policy of whoever makes the root, a key of alice's token is bob's.
+    for index in 0..SERIALS.len() {
+        lab.generate(index).exits(0);
+    }
+    let policy = String::from_utf8(lab.lab.read("policy/policy.toml")).unwrap();
+    let line = |name: &str, holder: &str| format!("{name}-release = {{ holder = \"{holder}\"");
+    let swapped = policy.replace(&line("alice", "alice"), &line("alice", "bob"));
+    let swapped = swapped.replace(&line("bob", "bob"), &line("bob", "alice"));
+    assert_ne!(policy, swapped);
+    lab.lab.write("policy/policy.toml", swapped);
+    lab.set_pins(&[]);
+    lab.forget();
+    let said = lab.runs(&["init", "--policy", "policy/policy.toml", "--mirror", "here=mirror"]).exits(REJECTED);
+    said.says("were made in token 20000001: whoever knows its PIN could use both").says("no home was made");
+    assert!(!lab.lab.path("home").exists() && lab.events().is_empty());
 }
 
 /// How often these bytes are in what a process can write to.

@@ -401,6 +401,11 @@ impl From<InitError> for CommandError {
                     &["key", "generate", "--help"],
                 )
                 .hint("for demonstrations and tests, say --software-keys"),
+            InitError::SharedToken(_) => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("no home was made; each person needs a token with a PIN of its own")
+            }
             InitError::Exists(_) => result.hint("nothing was changed; name another folder with --home"),
             _ => result.hint(again),
         }
