@@ -180,14 +180,14 @@ fn add(mut home: Base, policy: Option<&Policy>, args: &Add, ui: &Ui) -> Result<(
         let [pool, pointer] = names;
         let keys = [(pool, args.pool_slot), (pointer, args.pointer_slot)];
         let request = DeployRequest { base: &home, policy, serial, keys };
-        let slots = enrol::deploy_keys(&request, ui, Timestamp::now())?;
+        let slots = enrol::make_deploy_keys(&request, ui, Timestamp::now())?;
         text = with_entry(&before, args, &slots.map(|slot| Place::Slot { serial, slot }));
         terminal = parse(&text)?;
     }
     home.terminal = terminal;
     let entry = server(&home, name)?;
-    publish::make_deploy_keys(&home, entry, ui)?;
-    publish::deploy_keys(&home, entry, ui)?;
+    publish::make_deploy_key_files(&home, entry, ui)?;
+    publish::public_deploy_keys(&home, entry, ui)?;
     atomic::write(&path, text.as_bytes())?;
     let keys = match args.token {
         Some(serial) => format!("in token {serial}"),
@@ -381,7 +381,7 @@ fn unknown(name: &MirrorName) -> CommandError {
 
 fn check(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let entry = server(home, name)?;
-    publish::deploy_keys(home, entry, ui)?;
+    publish::public_deploy_keys(home, entry, ui)?;
     let tokens = Tokens::new(ui);
     let keys = DeployKeys::new(home, None, &tokens);
     let mut facts = json!({ "version": 1, "mirror": name, "accounts": [] });
@@ -409,7 +409,7 @@ fn check(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
 
 fn print_layout(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let entry = server(home, name)?;
-    let keys = publish::deploy_keys(home, entry, ui)?;
+    let keys = publish::public_deploy_keys(home, entry, ui)?;
     let (pool, meta) = (folders(Class::WriteOnce), folders(Class::Pointer));
     let (pool_urls, meta_urls) = (urls(Class::WriteOnce), urls(Class::Pointer));
     if ui.json {

@@ -28,6 +28,7 @@ use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::json;
 use crate::manifest::names::printable;
+use crate::manifest::publication::TIMESTAMP;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Stage;
@@ -103,7 +104,7 @@ pub fn export(
 
 /// The metadata that is needed to verify the newest state.
 fn current(state: &State) -> Result<BTreeSet<RepoPath>, CourierError> {
-    let mut names = vec!["metadata/timestamp.json".parse()];
+    let mut names = vec![TIMESTAMP.parse()];
     names.extend((1..=state.roots.len() as u64).map(|number| layout::metadata(number, "root")));
     names.push(layout::metadata(state.targets.0, "targets"));
     names.push(layout::metadata(state.snapshot.0, "snapshot"));
