@@ -24,6 +24,7 @@ use crate::manifest::Version;
 use crate::manifest::bundle;
 use crate::manifest::dsse;
 use crate::manifest::names::NameError;
+use crate::manifest::publication::TIMESTAMP;
 use crate::manifest::release;
 use crate::progress;
 use crate::progress::Progress;
@@ -161,7 +162,7 @@ impl Copy<'_> {
         }
         let page = index::render(home.policy.repository.get_ref(), home.policy.site.as_deref(), &listings);
         self.add("index.html".parse(), &page)?;
-        self.add("metadata/timestamp.json".parse(), copies.timestamp.as_deref().unwrap_or_default())?;
+        self.add(TIMESTAMP.parse(), copies.timestamp.as_deref().unwrap_or_default())?;
         Ok(self.names)
     }
 

@@ -30,7 +30,8 @@ use crate::progress::Event;
 use crate::progress::Stage;
 use crate::repository::seal;
 
-/// Slots for deploy keys, the usual ones first. Keys of the policy are in others.
+/// Slots for deploy keys, the usual ones first. Keys of the policy begin at the other end
+/// of the numbers (`super::plan`), and come to these last.
 const SLOTS: [u8; 9] = [0x9a, 0x95, 0x94, 0x93, 0x92, 0x91, 0x90, 0x8f, 0x8e];
 
 /// Which deploy keys to make, and where.
@@ -51,7 +52,11 @@ pub struct DeployRequest<'a> {
 /// # Errors
 /// The token is missing, too old, or has no room; a secret is wrong; nobody vouches
 /// for the token.
-pub fn deploy_keys(request: &DeployRequest<'_>, person: &dyn Secrets, now: Timestamp) -> Result<[Slot; 2], EnrolError> {
+pub fn make_deploy_keys(
+    request: &DeployRequest<'_>,
+    person: &dyn Secrets,
+    now: Timestamp,
+) -> Result<[Slot; 2], EnrolError> {
     let DeployRequest { base, policy, serial, keys } = request;
     let allow_weak = policy.is_some_and(|policy| policy.insecure_weak_firmware);
     let name =
@@ -74,7 +79,7 @@ pub fn deploy_keys(request: &DeployRequest<'_>, person: &dyn Secrets, now: Times
             slot,
             pin: PinPolicy::Once,
             touch: TouchPolicy::Never,
-            created: seal::expiry(now, jiff::SignedDuration::ZERO),
+            created: seal::to_second(now),
         });
     }
     secure(&mut token, &name, person)?;

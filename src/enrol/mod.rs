@@ -58,6 +58,8 @@ pub use care::attest;
 pub use care::selftest;
 pub use care::unblock;
 pub use certificate::extend;
+pub use deploy::DeployRequest;
+pub use deploy::make_deploy_keys;
 pub use drill::Drilled;
 pub use drill::drill;
 pub use import::ImportPublicError;
@@ -68,9 +70,6 @@ pub use public::check_attestation;
 pub use public::read_makers;
 
 use self::public::certificate_pem;
-
-pub use self::deploy::DeployRequest;
-pub use self::deploy::deploy_keys;
 
 /// What the file is called in which users read what is attested of a key.
 pub const ATTESTED: &str = "attested.json";
@@ -412,7 +411,7 @@ fn plan(
             // 9C would ask for it before each signature.
             pin: PinPolicy::Once,
             touch,
-            created: seal::expiry(now, jiff::SignedDuration::ZERO),
+            created: seal::to_second(now),
         });
     }
     Ok(planned)

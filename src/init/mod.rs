@@ -323,7 +323,7 @@ fn make_keys(
             atomic::write(&folder.join(entry.public.get_ref()), key.public().to_pem().as_bytes())?;
         }
     }
-    let created = seal::expiry(now, jiff::SignedDuration::ZERO);
+    let created = seal::to_second(now);
     let expires = seal::expiry(created, policy.openpgp.expires.duration());
     for entry in policy.certificates() {
         let key = |name| keys.get(name).map(|signer| NewKey { signer, created });
@@ -389,7 +389,7 @@ fn sign_top_level(
     journal: &mut Journal,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<Sha256, InitError> {
-    let at = seal::expiry(now(), jiff::SignedDuration::ZERO);
+    let at = seal::to_second(now());
     let names = KeyIds::load(home)?;
     let root = root_draft(home, &names, at)?;
     let root = sign_draft("root", root, &home.policy.role.root, &names, batch, journal, at)?;

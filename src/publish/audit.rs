@@ -16,6 +16,7 @@ use super::Target;
 use super::all_served;
 use super::facts;
 use super::pace::READERS;
+use super::random;
 use super::served;
 use crate::home::Home;
 use crate::manifest::Class;
@@ -215,12 +216,9 @@ pub fn audit(
 fn choose<T>(all: &mut Vec<T>, count: usize) -> Result<(), PublishError> {
     let count = count.min(all.len());
     for place in 0..count {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)
-            .map_err(|error| PublishError::io(std::path::Path::new("/dev/urandom"), std::io::Error::other(error)))?;
         let left = (all.len() - place) as u64;
         // So few of so many numbers are more likely than others that it is no matter.
-        let chosen = place + usize::try_from(u64::from_le_bytes(random) % left).unwrap_or(0);
+        let chosen = place + usize::try_from(u64::from_le_bytes(random()?) % left).unwrap_or(0);
         all.swap(place, chosen);
     }
     all.truncate(count);

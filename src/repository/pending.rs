@@ -35,6 +35,7 @@ use crate::manifest::Publication;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::publication;
+use crate::manifest::publication::TIMESTAMP;
 use crate::transport::Files;
 use crate::transport::Folder;
 use crate::transport::Opened;
@@ -389,7 +390,7 @@ fn number_of(path: &RepoPath) -> Option<(Product, u64)> {
 /// Sorts pointers: numbered metadata, then what shows it, `timestamp.json` last.
 fn pointer_rank(path: &RepoPath) -> (u8, String) {
     let rank = match path.as_str() {
-        "metadata/timestamp.json" => 3,
+        TIMESTAMP => 3,
         "index.html" => 2,
         other if other.starts_with("metadata/") => 0,
         _ => 1,

@@ -298,7 +298,7 @@ fn a_token_that_fails_keeps_its_mirrors_as_they_were_and_no_others() {
     let mirror = lab.mirror();
     // A second name of it, with other keys in the same token.
     let terminal = String::from_utf8(lab.lab.read("home/terminal.toml")).unwrap();
-    let (_, entered) = terminal.split_once("[mirror.\"eu1\"]").unwrap();
+    let (_, entered) = terminal.split_once("[mirror.eu1]").unwrap();
     let second = entered.replace("/9a", "/94").replace("/95", "/93");
     lab.enter("us1", &[], &[PIN]).1.exits(0);
     let quorum = "[publish]\nquorum = 1\n";

@@ -124,7 +124,10 @@ fn a_key_is_shown_with_what_its_maker_vouches_for() {
     let keys = json["keys"].as_array().unwrap();
     assert!(keys.len() == 19 && keys.iter().all(|key| key["attested"]["firmware"] == "5.7.1"), "{json}");
     assert_eq!(keys[0]["place"], json!({ "serial": 20_000_001, "slot": "82" }));
-    lab.runs(&["key", "show", "nobody-release"]).exits(1).says("no public half").says("release key list");
+    lab.runs(&["key", "show", "nobody-release"])
+        .exits(1)
+        .says("no key `nobody-release` with a public half")
+        .says("release key list");
     // Before there is a home.
     lab.runs(&["key", "show", "bob-root", "--policy", "policy/policy.toml"]).exits(0).says("slot 85");
 

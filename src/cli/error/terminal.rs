@@ -140,7 +140,15 @@ pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> Comma
             result.hint_lines("nothing was signed; set a random one, which is kept in the token, using:", &lines)
         }
         Problem::LastTry(which) => {
-            result.hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"))
+            let result = result
+                .hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"));
+            match which {
+                Secret::Pin => result.hint_command(
+                    "if you do not, set a new one with the PUK using:",
+                    &["key", "unblock", "--token", &serial.to_string()],
+                ),
+                Secret::Puk => result,
+            }
         }
         Problem::Blocked(Secret::Pin) => result.hint_command(
             "set a new PIN with the PUK, which lies with the papers of the token, using:",
@@ -374,6 +382,14 @@ pub fn with_publish_hint(result: CommandError, error: &PublishError) -> CommandE
         PublishError::Denied { .. } => {
             result.hint("have the operator of the mirror run scripts/mirror with what `release mirror layout` prints")
         }
+        PublishError::Conflict { .. } | PublishError::Mode { .. } => result.hint(
+            "on that mirror, its operator finds out who wrote the file (the log of its SSH server names the key of each \
+             login), and removes it, after `chattr -i` if it was sealed",
+        ),
+        PublishError::Ended { .. } | PublishError::Silent(_) => result.hint(
+            "look whether that mirror is up and runs release-mirror-sshd.service, and whether terminal.toml has its address",
+        ),
+        PublishError::Full { .. } => result.hint("have the operator of the mirror make space there"),
         _ => result,
     }
 }
@@ -422,7 +438,12 @@ impl From<EnrolError> for CommandError {
             EnrolError::NoHolder(_) | EnrolError::NothingToMake(_) | EnrolError::NoPolicy(_) => {
                 let mut result = result;
                 result.code = USAGE;
-                result
+                result.hint(match error {
+                    EnrolError::NothingToMake(_) => {
+                        "nothing was made: all of these keys exist, and `release key show` tells where"
+                    }
+                    _ => "nothing was made; name the policy with --policy, if it is another one",
+                })
             }
             EnrolError::WeakFirmware { .. } => {
                 let mut result = result;

@@ -6,9 +6,9 @@
 //! which never replaces anything. The other one replaces pointers. What readers
 //! see is read back over http.
 
+mod check;
 mod config;
 mod deploy;
-mod enroll;
 mod session;
 
 use std::collections::BTreeSet;
@@ -24,12 +24,12 @@ use futures_util::StreamExt;
 use futures_util::TryStreamExt;
 use futures_util::stream;
 
+pub use self::check::Checked;
+pub use self::check::check;
+pub use self::check::lacks;
 pub use self::deploy::DeployKeys;
-pub use self::enroll::Checked;
-pub use self::enroll::check;
-pub use self::enroll::deploy_keys;
-pub use self::enroll::lacks;
-pub use self::enroll::make_deploy_keys;
+pub use self::deploy::make_deploy_key_files;
+pub use self::deploy::public_deploy_keys;
 use self::session::Early;
 use self::session::IN_FLIGHT;
 use self::session::Session;
@@ -37,7 +37,6 @@ use self::session::StageAgain;
 use super::Listed;
 use super::PublishError;
 use super::Supply;
-use super::TIMESTAMP;
 use super::Work;
 use super::facts::MAX_FACTS;
 use super::pace;
@@ -48,6 +47,7 @@ use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
+use crate::manifest::publication::TIMESTAMP;
 use crate::parallel;
 use crate::policy::DeployKey;
 use crate::policy::Place;
@@ -299,10 +299,7 @@ fn published(name: &RepoPath) -> String {
 
 /// A new folder under a name that nobody can know before.
 async fn staging(session: &Session) -> Result<String, PublishError> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| PublishError::io(std::path::Path::new("/dev/urandom"), std::io::Error::other(error)))?;
-    let folder = format!("{INCOMING}{}", hex::encode(random));
+    let folder = format!("{INCOMING}{}", hex::encode(super::random::<16>()?));
     session.make_folder(&folder).await?;
     Ok(folder)
 }
