@@ -7,6 +7,7 @@
 //! killed import is finished or begun again.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use crate::home::Event;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::manifest::Artifact;
+use crate::manifest::Holder;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
@@ -118,7 +120,8 @@ pub fn from_mirror(
         Pending::discard(home, begun)?;
     }
     let pending = Pending::begin(home, serial, pending::IMPORT, now, None)?;
-    let copy = Copy { files: files.as_ref(), pending: &pending, progress, names: Vec::new() };
+    let claimants = whole.project.policy().claims.values().map(|claim| claim.holder.clone()).collect();
+    let copy = Copy { files: files.as_ref(), pending: &pending, progress, claimants, names: Vec::new() };
     let names = copy.all(home, &state, &whole)?;
     let publication = pending.complete(names)?;
     pending.mark_checked()?;
@@ -132,6 +135,7 @@ struct Copy<'a> {
     files: &'a dyn Files,
     pending: &'a Pending,
     progress: &'a dyn Progress,
+    claimants: BTreeSet<Holder>,
     names: Vec<(RepoPath, Sha256, u64)>,
 }
 
@@ -154,7 +158,7 @@ impl Copy<'_> {
             self.progress.event(progress::Event::Begin { stage: Stage::Download, what: product.as_str() });
             self.progress.event(progress::Event::Length(total));
             for (version, artifacts) in &listed.releases {
-                self.release(home, state, product, version, artifacts.values())?;
+                self.release(state, product, version, artifacts.values())?;
             }
             let path = layout::bundle(product).map_err(no_place)?;
             self.small(path.as_str(), bundle::MAX_BUNDLE, true)?;
@@ -184,7 +188,6 @@ impl Copy<'_> {
     /// One release: artifacts, claims, signatures and bundle.
     fn release<'a>(
         &mut self,
-        home: &Home,
         state: &State,
         product: &Product,
         version: &Version,
@@ -199,8 +202,8 @@ impl Copy<'_> {
             let target = layout::target(product, version, artifact.sha256, &artifact.name).map_err(no_place)?;
             self.fetch(&[target, public(artifact.name.as_str())?], artifact.sha256, artifact.length)?;
         }
-        for holder in home.policy.holders.keys() {
-            self.small(public(&release::claim_file(holder))?.as_str(), dsse::MAX_ENVELOPE, false)?;
+        for holder in self.claimants.clone() {
+            self.small(public(&release::claim_file(&holder))?.as_str(), dsse::MAX_ENVELOPE, false)?;
         }
         self.small(public(release::CHECKSUMS_SIGNATURE)?.as_str(), MAX_SIGNATURES, false)?;
         self.small(public(&release::bundle_file(product, version))?.as_str(), bundle::MAX_BUNDLE, true)

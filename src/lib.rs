@@ -19,6 +19,8 @@ pub mod verify;
 #[cfg(feature = "terminal")]
 pub mod abandon;
 #[cfg(feature = "terminal")]
+pub mod amend;
+#[cfg(feature = "terminal")]
 pub mod approve;
 #[cfg(feature = "terminal")]
 pub mod build;

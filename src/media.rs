@@ -25,10 +25,12 @@ use std::path::PathBuf;
 
 use tempfile::NamedTempFile;
 
+use crate::approve::ClaimKeys;
 use crate::approve::Incoming;
 use crate::approve::MAX_MESSAGE;
 use crate::approve::Message;
 use crate::approve::MessageError;
+use crate::approve::Sent;
 use crate::home;
 use crate::home::Home;
 use crate::home::HomeError;
@@ -271,17 +273,11 @@ impl Taker<'_> {
     fn name_of_message(&self, bytes: &[u8]) -> Result<String, String> {
         let claim_keys = sign::claim_keys(self.home).map_err(|error| error.to_string())?;
         let incoming = Incoming::parse(bytes).map_err(|error| error.to_string())?;
-        let (product, version, name) = match &incoming {
-            Incoming::Request(sent) => {
-                sent.signed_by(&claim_keys).map_err(|error| error.to_string())?;
-                let (product, version) = sent.message.about();
-                (product.clone(), version.clone(), home::request_file(product, version))
-            }
-            Incoming::Approval(sent) => {
-                let holder = sent.signed_by(&claim_keys).map_err(|error| error.to_string())?;
-                let (product, version) = sent.message.about();
-                (product.clone(), version.clone(), home::answer_file(product, version, &holder, home::APPROVAL))
-            }
+        match &incoming {
+            Incoming::Request(sent) => self.name_of(sent, &claim_keys),
+            Incoming::Approval(sent) => self.name_of(sent, &claim_keys),
+            Incoming::Amendment(sent) => self.name_of(sent, &claim_keys),
+            Incoming::Consent(sent) => self.name_of(sent, &claim_keys),
             Incoming::Claim(claim) => {
                 let payload = claim.payload().map_err(|error| error.to_string())?;
                 let statement = Statement::parse(&payload).map_err(|error| error.to_string())?;
@@ -290,14 +286,23 @@ impl Taker<'_> {
                 let product: Option<Product> = statement.product().and_then(|name| name.parse().ok());
                 let version: Option<Version> = statement.version().and_then(|name| name.parse().ok());
                 let (product, version) = product.zip(version).ok_or("it names no product and version")?;
-                let name = home::answer_file(&product, &version, holder, home::CLAIM);
-                (product, version, name)
+                self.check_product(Some(&product))?;
+                Ok(home::answer_file(&product, &version, holder, home::CLAIM))
             }
-        };
-        if !self.home.policy.products.contains_key(&product) {
-            return Err(format!("it is about {product} {version}, which is no product of this policy"));
         }
-        Ok(name)
+    }
+
+    fn name_of<M: Message>(&self, sent: &Sent<M>, claim_keys: &ClaimKeys) -> Result<String, String> {
+        sent.signed_by(claim_keys).map_err(|error| error.to_string())?;
+        self.check_product(sent.message.product())?;
+        Ok(sent.message.file())
+    }
+
+    fn check_product(&self, product: Option<&Product>) -> Result<(), String> {
+        match product.filter(|product| !self.home.policy.products.contains_key(*product)) {
+            Some(product) => Err(format!("it is about {product}, which is no product of this policy")),
+            None => Ok(()),
+        }
     }
 
     /// Whether a name is that of a bundle of one of our products.

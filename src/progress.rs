@@ -150,6 +150,15 @@ pub enum Evidence<'a> {
         /// For how many files.
         files: usize,
     },
+    /// A key that counts for nothing any more: it was tried.
+    Tried {
+        /// The key.
+        key: &'a str,
+        /// The role that it left.
+        role: &'a str,
+        /// What of it was tried.
+        how: &'a str,
+    },
     /// A token's secrets are no longer those from the factory.
     Secured {
         /// Which token, and whose.

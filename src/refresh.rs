@@ -20,6 +20,7 @@ use crate::openpgp::OpenPgpError;
 use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
+use crate::repository::seal::Added;
 use crate::repository::seal::OnlineKey;
 use crate::sign;
 use crate::sign::Batch;
@@ -57,7 +58,8 @@ pub fn refresh(
     let sealer = Sealer { home, operator, now };
     let key = OnlineKey { keyid: &keyid, signer };
     let certificates = changed_certificates(home).map_err(SignError::from)?;
-    Ok(sealer.seal(&state, PURPOSE, None, &certificates, &key, &mut journal)?.serial)
+    let added = Added { files: &certificates, state: None };
+    Ok(sealer.seal(&state, PURPOSE, None, &added, &key, &mut journal)?.serial)
 }
 
 /// The files of certificates that were extended since they were published.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::Message;
+use crate::home;
 use crate::manifest::Holder;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
@@ -44,7 +45,11 @@ impl Message for Approval {
         &self.holder
     }
 
-    fn about(&self) -> (&Product, &Version) {
-        (&self.product, &self.release)
+    fn file(&self) -> String {
+        home::answer_file(&self.product, &self.release, &self.holder, home::APPROVAL)
+    }
+
+    fn product(&self) -> Option<&Product> {
+        Some(&self.product)
     }
 }

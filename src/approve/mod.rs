@@ -1,10 +1,11 @@
-//! What release managers send each other by medium: *requests* to approve a release,
-//! and *approvals*. Each is a DSSE envelope in compact form with a payload type of its
+//! What people send each other by medium: *requests* to approve a release, or to change
+//! the policy or its keys, and *approvals*. Each is a DSSE envelope in compact form with a payload type of its
 //! own, signed by the claim key of whoever sends it, so that no byte of it can be
 //! altered and nothing else can be passed off as one.
 //!
 //! What a message says is checked by the commands that use it (`cut/`).
 
+mod amendment;
 mod approval;
 mod request;
 
@@ -18,13 +19,15 @@ use crate::key::ToSign;
 use crate::manifest::Holder;
 use crate::manifest::Product;
 use crate::manifest::Sha256;
-use crate::manifest::Version;
 use crate::manifest::dsse::Envelope;
 use crate::manifest::dsse::EnvelopeError;
 use crate::manifest::json;
 use crate::manifest::json::JsonError;
 use crate::manifest::names::quoted;
 
+pub use amendment::Amendment;
+pub use amendment::Consent;
+pub use amendment::Renewed;
 pub use approval::Approval;
 pub use request::Request;
 
@@ -46,8 +49,13 @@ pub trait Message: Serialize + DeserializeOwned {
     /// Who sends it.
     fn sender(&self) -> &Holder;
 
-    /// The release that it is about.
-    fn about(&self) -> (&Product, &Version);
+    /// The name of its file, which follows from what it says.
+    fn file(&self) -> String;
+
+    /// The product that it is about, if it is about one.
+    fn product(&self) -> Option<&Product> {
+        None
+    }
 }
 
 /// A message, and the envelope that it came in.
@@ -168,6 +176,10 @@ pub enum Incoming {
     Request(Box<Sent<Request>>),
     /// An approval.
     Approval(Box<Sent<Approval>>),
+    /// A request to change the policy or its keys.
+    Amendment(Box<Sent<Amendment>>),
+    /// A consent to that.
+    Consent(Box<Sent<Consent>>),
     /// A claim, with the product and version that it is about.
     Claim(Box<Envelope>),
 }
@@ -185,6 +197,8 @@ impl Incoming {
         Ok(match envelope.payload_type() {
             Request::TYPE => Self::Request(Box::new(Sent::parse(file)?)),
             Approval::TYPE => Self::Approval(Box::new(Sent::parse(file)?)),
+            Amendment::TYPE => Self::Amendment(Box::new(Sent::parse(file)?)),
+            Consent::TYPE => Self::Consent(Box::new(Sent::parse(file)?)),
             _ => {
                 envelope.payload()?;
                 Self::Claim(Box::new(envelope))

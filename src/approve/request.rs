@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::Message;
+use crate::home;
 use crate::manifest::Holder;
 use crate::manifest::Pin;
 use crate::manifest::Product;
@@ -53,7 +54,11 @@ impl Message for Request {
         &self.starter
     }
 
-    fn about(&self) -> (&Product, &Version) {
-        (&self.product, &self.release)
+    fn file(&self) -> String {
+        home::request_file(&self.product, &self.release)
+    }
+
+    fn product(&self) -> Option<&Product> {
+        Some(&self.product)
     }
 }

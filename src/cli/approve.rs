@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::cut::AtTerminal;
 use super::cut::Today;
+use super::cut::check_number;
 use super::cut::check_yes;
 use super::cut::product_of;
 use super::cut::report_waiting;
@@ -15,6 +16,9 @@ use super::error;
 use super::error::CommandError;
 use super::error::Stop;
 use super::ui::Ui;
+use crate::amend::Amend;
+use crate::approve::Amendment;
+use crate::approve::Incoming;
 use crate::approve::MAX_MESSAGE;
 use crate::approve::Request;
 use crate::approve::Sent;
@@ -31,6 +35,9 @@ use crate::transport;
 /// it from a git bundle in the inbox; builds; and compares every byte. Shows who asks
 /// for what, and what has changed since the last release, and asks once. The approval
 /// goes into the outbox, to be carried back.
+///
+/// A request to change keys or the policy, which `release key` has left there, is
+/// computed anew instead, and shown.
 ///
 /// To resume, run the same command again.
 #[derive(Debug, clap::Args)]
@@ -59,7 +66,7 @@ struct Common {
     /// The request
     #[arg(value_name = "REQUEST")]
     request: PathBuf,
-    /// Do not ask: this is the version to sign
+    /// Do not ask: this is the version to sign, or the number of `targets`
     #[arg(long, value_name = "VERSION")]
     yes: Option<Version>,
     #[command(flatten)]
@@ -76,6 +83,32 @@ pub fn rebuild(args: &RebuildArgs, home: &Path, ui: &Ui) -> Result<u8, CommandEr
     answer(&args.common, true, home, ui)
 }
 
+/// Answers a request to change the policy or its keys.
+fn consent(
+    args: &Common,
+    file: &[u8],
+    sent: &Sent<Amendment>,
+    only_rebuild: bool,
+    home: &Home,
+    ui: &Ui,
+) -> Result<u8, CommandError> {
+    if only_rebuild {
+        return Err(CommandError::usage("a change of keys is approved; there is nothing to rebuild"));
+    }
+    let number = sent.message.number;
+    let yes = args.yes.as_ref().map(|yes| yes.as_str().parse().unwrap_or(0));
+    check_number(yes, number, ui)?;
+    let operator = AtTerminal { ui, yes: yes.is_some(), today: args.today.today };
+    let path = Amend { home, operator: &operator, now: &Timestamp::now }.answer(file)?;
+    ui.say(&format!("Approved targets {number}. Carry this to the terminal that asked:"));
+    ui.data(&if ui.json {
+        json!({ "version": 1, "targets": number, "file": path }).to_string()
+    } else {
+        path.display().to_string()
+    });
+    Ok(0)
+}
+
 fn answer(args: &Common, only_rebuild: bool, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let path = args.request.display();
@@ -83,6 +116,9 @@ fn answer(args: &Common, only_rebuild: bool, home: &Path, ui: &Ui) -> Result<u8,
         return Err(CommandError::failed(format!("there is no file {path}"))
             .hint("nothing was done; `release import` puts the requests of a medium into the inbox of the home"));
     };
+    if let Ok(Incoming::Amendment(sent)) = Incoming::parse(&file) {
+        return consent(args, &file, &sent, only_rebuild, &home, ui);
+    }
     // Only to know what is asked for; who asks is found out later.
     let request = Sent::<Request>::parse(&file).map_err(|error| {
         CommandError::from_error(error::REJECTED, &error).cause(format!("{path} is no request for approval"))

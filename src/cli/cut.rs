@@ -16,6 +16,7 @@ use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
 use super::ui::size;
+use crate::amend::Amending;
 use crate::approve::Request;
 use crate::cut::Approving;
 use crate::cut::Calendar;
@@ -152,6 +153,20 @@ pub fn check_yes(yes: Option<&Version>, version: &Version, nothing: &str, ui: &U
         None if ui.can_ask() => Ok(()),
         None => Err(CommandError::usage(format!("there is no terminal to confirm on; {nothing}"))
             .hint(format!("confirm on the command line, by `--yes={version}`"))),
+    }
+}
+
+/// The same for a number.
+pub fn check_number(yes: Option<u64>, number: u64, ui: &Ui) -> Result<(), CommandError> {
+    let nothing = "nothing was signed";
+    match yes {
+        Some(yes) if yes == number => Ok(()),
+        Some(yes) => {
+            Err(CommandError::usage(format!("--yes names number {yes}, and the next one is {number}; {nothing}")))
+        }
+        None if ui.can_ask() => Ok(()),
+        None => Err(CommandError::usage(format!("there is no terminal to confirm on; {nothing}"))
+            .hint(format!("confirm on the command line, by `--yes={number}`"))),
     }
 }
 
@@ -367,7 +382,7 @@ impl Operator for AtTerminal<'_> {
         let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
         lines.push(format!("  by        {}", holders.join(", ")));
         self.ui.say(&lines.join("\n"));
-        self.ask_for(version)
+        self.ask_for("version", version.as_str())
     }
 
     fn requested(&self, request: &Request, sha256: Sha256) {
@@ -401,7 +416,7 @@ impl Operator for AtTerminal<'_> {
         lines.push(format!("  digest    {}", approving.digest));
         lines.push(format!("  by        {}", plan.builder));
         self.ui.say(&lines.join("\n"));
-        self.ask_for(&request.release)
+        self.ask_for("version", request.release.as_str())
     }
 
     fn confirm_withdrawal(&self, withdrawing: &Withdrawing<'_>) -> Result<(), Stopped> {
@@ -417,18 +432,38 @@ impl Operator for AtTerminal<'_> {
         let holders: Vec<&str> = plan.release.iter().map(|(_, holder)| holder.as_str()).collect();
         lines.push(format!("  by        {}", holders.join(", ")));
         self.ui.say(&lines.join("\n"));
-        self.ask_for(&entry.version)
+        self.ask_for("version", entry.version.as_str())
+    }
+
+    fn confirm_amendment(&self, amending: &Amending<'_>) -> Result<(), Stopped> {
+        let Amending { amendment, lines: changed, roles, keys } = amending;
+        let roles: Vec<String> = roles.iter().map(|(role, number)| format!("{role} {number}")).collect();
+        let mut lines = vec![format!("\nTo be signed: {}", roles.join(", "))];
+        lines.push(format!("  asked by  {}: {}", amendment.starter, amendment.change));
+        lines.push("  changes   policy.toml:".to_owned());
+        lines.extend(changed.iter().take(POLICY_SHOWN).map(|line| format!("    {line}")));
+        match changed.len() {
+            0 => lines.push("    nothing: only dates are new".to_owned()),
+            count if count > POLICY_SHOWN => lines.push(format!("    and {} more lines", count - POLICY_SHOWN)),
+            _ => {}
+        }
+        for (role, digest) in &amendment.roles {
+            lines.push(format!("  digest    {digest} of {}", printable(role)));
+        }
+        lines.push(format!("  by        {}", keys.iter().map(KeyName::as_str).collect::<Vec<_>>().join(", ")));
+        self.ui.say(&lines.join("\n"));
+        self.ask_for("number of targets", &amendment.number.to_string())
     }
 }
 
 impl AtTerminal<'_> {
-    /// Has a person type the version.
-    fn ask_for(&self, version: &Version) -> Result<(), Stopped> {
+    /// Has a person type a version or a number.
+    fn ask_for(&self, what: &str, wanted: &str) -> Result<(), Stopped> {
         if self.yes {
             return Ok(());
         }
-        match self.ui.ask("To sign, type the version (empty line stops): ") {
-            Ok(answer) if answer.trim() == version.as_str() => Ok(()),
+        match self.ui.ask(&format!("To sign, type the {what} (empty line stops): ")) {
+            Ok(answer) if answer.trim() == wanted => Ok(()),
             Ok(_) => Err(Stopped),
             Err(error) => {
                 self.ui.warn(error.message());
@@ -467,5 +502,7 @@ fn describe_since(approving: &Approving<'_>) -> Vec<String> {
     lines
 }
 
+/// How many lines of the policy are listed before "and N more".
+const POLICY_SHOWN: usize = 60;
 /// How many files are listed before "and N more".
 const SHOWN: usize = 12;

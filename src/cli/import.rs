@@ -13,6 +13,7 @@ use super::pinned;
 use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
+use crate::amend;
 use crate::courier::receipt;
 use crate::courier::receipt::Fate as Seen;
 use crate::home;
@@ -23,6 +24,7 @@ use crate::media;
 use crate::media::Fate;
 use crate::policy::MirrorEntry;
 use crate::publish;
+use crate::repository::State;
 
 /// Take what a medium brings, or bring a home up to date from a mirror
 ///
@@ -85,14 +87,18 @@ fn from_mirror(from: &str, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
     };
     let _lock = home.lock("release import")?;
     let done = import::from_mirror(home, &files, Timestamp::now(), ui)?;
+    let amended = amend::adopt(home, &State::load(&home.repository())?)?;
     if ui.json {
-        ui.data(&json!({ "version": 1, "before": done.before, "serial": done.serial }).to_string());
+        ui.data(&json!({ "version": 1, "before": done.before, "serial": done.serial, "policy": amended }).to_string());
     }
     ui.say(&if done.before == done.serial {
         format!("This home is up to date: it has publication {}.", done.serial)
     } else {
         format!("Brought this home from publication {} to {}.", done.before, done.serial)
     });
+    if amended {
+        ui.say("policy.toml is now the one that was signed last.");
+    }
     Ok(0)
 }
 

@@ -10,40 +10,26 @@ use serde_json::json;
 use super::error::CommandError;
 use super::ui::Paint;
 use super::ui::Ui;
+use crate::amend::Begun;
+use crate::cut::calendar;
 use crate::home::CutState;
 use crate::home::Home;
-use crate::home::atomic;
 use crate::manifest::claim;
 use crate::manifest::dsse;
 use crate::manifest::names::one_line;
 use crate::manifest::names::printable;
 use crate::manifest::release;
-use crate::openpgp::Certificate;
 use crate::publish;
 use crate::publish::PublishError;
 use crate::repository::Pending;
-use crate::repository::RepositoryError;
 use crate::repository::State;
-use crate::repository::state;
 use crate::transport;
-
-/// How long before an expiry it is shown as due.
-const NOTICE_DAYS: i64 = 90;
 
 /// Cuts, mirrors, and what expires
 ///
 /// Changes nothing and needs no key.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
-
-/// Something that expires.
-struct Expiry {
-    what: String,
-    at: Timestamp,
-    /// Half of the time is over: renew it.
-    due: bool,
-    command: Option<String>,
-}
 
 /// Runs `release status`.
 pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
@@ -53,13 +39,17 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let cuts: Vec<CutState> = home.cuts()?.into_iter().filter(CutState::is_open).collect();
     let mirrors = publish::survey(&home, state.newest_root()?)?;
     let foreign = made_elsewhere(&state, &home)?;
-    let expiries = expiries(&state, &home, now)?;
+    let expiries = calendar(&state, &home)?;
+    let begun = Begun::load(&home)?;
     let pending = Pending::find(&home)?;
     if ui.json {
         let value = json!({
             "version": 1,
             "serial": state.serial(),
             "interrupted": pending.as_ref().map(|(serial, purpose)| json!({ "serial": serial, "purpose": purpose })),
+            "changes_keys": begun.as_ref().map(|begun| json!({
+                "change": begun.change, "targets": begun.number,
+            })),
             "cuts": cuts.iter().map(|cut| json!({
                 "product": cut.product, "release": cut.release, "step": step(cut),
             })).collect::<Vec<Value>>(),
@@ -71,7 +61,8 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
             })).collect::<Vec<Value>>(),
             "made_elsewhere": foreign,
             "expires": expiries.iter().map(|expiry| json!({
-                "what": expiry.what, "at": expiry.at, "due": expiry.due, "command": expiry.command,
+                "what": expiry.what, "at": expiry.at, "due": expiry.due < now, "who": expiry.who,
+                "command": format!("release {}", expiry.command),
             })).collect::<Vec<Value>>(),
         });
         ui.data(&value.to_string());
@@ -83,6 +74,9 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     }
     if let Some((serial, purpose)) = pending {
         ui.data(&format!("Sealing of publication {serial} for {} was interrupted.", printable(&purpose)));
+    }
+    if let Some(begun) = begun {
+        ui.data(&format!("A change of keys is not finished: `release key {}`", begun.change));
     }
     ui.data("\nCuts that are not finished");
     for cut in &cuts {
@@ -127,12 +121,13 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     ui.data("\nExpires");
     for expiry in &expiries {
         let date = expiry.at.strftime("%Y-%m-%d");
-        let word = match (expiry.at < now, expiry.due) {
+        let word = match (expiry.at < now, expiry.due < now) {
             (true, _) => ui.paint("  EXPIRED", Paint::Bad),
             (_, true) => ui.paint("  due", Paint::Care),
             _ => String::new(),
         };
-        let command = expiry.command.as_ref().map_or_else(String::new, |command| format!("  renewed by `{command}`"));
+        let who = expiry.who.as_ref().map_or_else(String::new, |who| format!("{who}: "));
+        let command = format!("  renewed by {who}`release {}`", expiry.command);
         ui.data(&format!("  {date}  {}{word}{command}", expiry.what));
     }
     Ok(0)
@@ -166,33 +161,4 @@ fn step(cut: &CutState) -> &'static str {
         (_, _, None) => "built",
         _ => "staged",
     }
-}
-
-fn expiries(state: &State, home: &Home, now: Timestamp) -> Result<Vec<Expiry>, RepositoryError> {
-    let notice = jiff::SignedDuration::from_hours(NOTICE_DAYS * 24);
-    let soon = now.checked_add(notice).unwrap_or(Timestamp::MAX);
-    let slow = |what: String, at: Timestamp| Expiry { what, at, due: at < soon, command: None };
-    let mut all = Vec::new();
-    all.extend(state.top_level_expiry()?.map(|(role, at)| slow(role.to_owned(), at)));
-    for (product, (_, role)) in &state.roles {
-        all.push(slow(format!("releases of {product}"), state::expiry(product.as_str(), role)?));
-    }
-    let at = state::expiry("timestamp.json", &state.timestamp.1)?;
-    let half = home.policy.role.online.expires.get_ref().duration() / 2;
-    let due = at.checked_sub(half).is_ok_and(|half_time| half_time < now);
-    all.push(Expiry { what: "the seal".to_owned(), at, due, command: Some("release refresh".to_owned()) });
-    for entry in home.policy.certificates() {
-        let file = atomic::read_if_there(&home.resolve(entry.file.get_ref()))?;
-        let certificate = file.and_then(|file| Certificate::one(&file).ok());
-        if let Some(at) = certificate.and_then(|certificate| certificate.expires()) {
-            let (whose, option) = entry.holder.map_or_else(
-                || ("the archive".to_owned(), "--archive".to_owned()),
-                |holder| (holder.to_string(), format!("--holder {holder}")),
-            );
-            let command = Some(format!("release key openpgp extend {option}"));
-            all.push(Expiry { what: format!("certificate of {whose}"), at, due: at < soon, command });
-        }
-    }
-    all.sort_by_key(|expiry| expiry.at);
-    Ok(all)
 }

@@ -71,6 +71,22 @@ pub enum CutError {
         /// When.
         at: Timestamp,
     },
+    /// Something expires before the next release.
+    #[error(
+        "{what} expires on {}, and the policy has the next release on {} at the latest; nothing was built or signed",
+        .at.strftime("%Y-%m-%d"),
+        .next.strftime("%Y-%m-%d")
+    )]
+    ExpiresBefore {
+        /// What.
+        what: String,
+        /// When.
+        at: Timestamp,
+        /// When the next release is made at the latest.
+        next: Timestamp,
+        /// The command that renews it.
+        command: String,
+    },
     /// The home is older than the world.
     #[error(transparent)]
     OldHome(#[from] OldHome),
@@ -261,6 +277,9 @@ pub enum CutError {
     /// The build.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// A change of the policy or its keys is not finished.
+    #[error("a change of the policy is not finished: `release key {0}`")]
+    OtherAmendment(Line),
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),

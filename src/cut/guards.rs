@@ -10,7 +10,9 @@ use super::Calendar;
 use super::Cut;
 use super::CutError;
 use super::Preview;
+use crate::amend::Begun;
 use crate::home::CutState;
+use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::Journal;
 use crate::manifest::Pin;
@@ -70,9 +72,7 @@ impl Cut<'_> {
 
     /// A cut refuses a policy that is not the newest signed one.
     pub(super) fn check_policy(&self, state: &State) -> Result<(), CutError> {
-        let signed = signed_policy(state)?;
-        let found = self.home.policy_digest;
-        if signed == found { Ok(()) } else { Err(CutError::OtherPolicy { signed, found }) }
+        check_signed_policy(self.home, state)
     }
 
     /// Nobody should sign what users would not get VERIFIED.
@@ -118,6 +118,7 @@ impl Cut<'_> {
     /// One waiting cut per product, and no interrupted seal of something else.
     pub(super) fn check_others(&self, journal: &Journal) -> Result<(), CutError> {
         self.check_withdrawals(journal)?;
+        self.check_amendment()?;
         let open = |cut: &CutState| cut.product == *self.product && cut.release != *self.version && cut.is_open();
         if let Some(other) = self.home.cuts()?.into_iter().find(open) {
             return Err(CutError::OtherCut { product: other.product, other: other.release });
@@ -127,6 +128,14 @@ impl Cut<'_> {
                 Err(RepositoryError::Interrupted { serial, purpose }.into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A change of the policy may have signed for the next number.
+    pub(super) fn check_amendment(&self) -> Result<(), CutError> {
+        match Begun::load(self.home)? {
+            Some(begun) => Err(CutError::OtherAmendment(begun.change)),
+            None => Ok(()),
         }
     }
 
@@ -154,6 +163,15 @@ impl Cut<'_> {
         });
         Ok(())
     }
+}
+
+/// Refuses a policy that is not the newest signed one.
+///
+/// # Errors
+/// It is another one, or nobody has signed one.
+pub fn check_signed_policy(home: &Home, state: &State) -> Result<(), CutError> {
+    let (signed, found) = (signed_policy(state)?, home.policy_digest);
+    if signed == found { Ok(()) } else { Err(CutError::OtherPolicy { signed, found }) }
 }
 
 /// The clock is never before what this terminal has done. Long after it, a

@@ -6,6 +6,7 @@
 //! are final.
 
 mod approve;
+mod calendar;
 mod error;
 mod guards;
 mod operator;
@@ -38,8 +39,11 @@ use crate::sign::Plan;
 use crate::sign::Session;
 
 pub use approve::Answer;
+pub use calendar::Expiry;
+pub use calendar::calendar;
 pub use error::CutError;
 pub use guards::check_clock;
+pub use guards::check_signed_policy;
 pub use operator::Approving;
 pub use operator::Calendar;
 pub use operator::Operator;
@@ -103,6 +107,9 @@ impl Cut<'_> {
         let tokens = Tokens::new(self.operator);
         let keys = DeployKeys::of(self.home, &tokens);
         if cut.sealed.is_none() {
+            if cut.build.is_none() {
+                self.check_calendar(&state)?;
+            }
             publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
             let plan = Plan::new(self.home, self.product)?;
             self.check_others(&journal)?;
@@ -197,6 +204,7 @@ impl Cut<'_> {
         let journal = self.home.journal()?;
         check_clock(&journal, &state, (self.now)(), self.operator)?;
         self.check_expiry(&state)?;
+        self.check_calendar(&state)?;
         let folder = self.home.cut(self.product, self.version);
         let cut = self.open_state(&folder, &state, &journal)?;
         Place { state: &state, product: self.product, version: self.version }.check_free()?;
@@ -215,7 +223,7 @@ impl Cut<'_> {
     }
 }
 
-fn note_published(
+pub(crate) fn note_published(
     journal: &mut Journal,
     mirrors: &[publish::Outcome],
     serial: u64,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+use crate::amend::Amending;
 use crate::approve::Request;
 use crate::key::Secrets;
 use crate::manifest::Artifact;
@@ -50,6 +51,12 @@ pub trait Operator: Secrets + Calendar {
     /// # Errors
     /// The person stops; nothing was signed.
     fn confirm_withdrawal(&self, withdrawing: &Withdrawing<'_>) -> Result<(), Stopped>;
+
+    /// Shows how the policy and its keys are about to change, and asks once.
+    ///
+    /// # Errors
+    /// The person stops; nothing was signed.
+    fn confirm_amendment(&self, amending: &Amending<'_>) -> Result<(), Stopped>;
 }
 
 /// The person did not confirm.

@@ -12,7 +12,6 @@ use crate::home::HomeError;
 use crate::home::Journal;
 use crate::manifest::Product;
 use crate::manifest::Publication;
-use crate::manifest::RepoPath;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
@@ -22,6 +21,7 @@ use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::seal;
+use crate::repository::seal::Added;
 use crate::repository::seal::OnlineKey;
 use crate::repository::seal::SignedRelease;
 use crate::transport::Folder;
@@ -54,7 +54,7 @@ impl Sealer<'_> {
         state: &State,
         purpose: &str,
         release: Option<&SignedRelease<'_>>,
-        top_level: &[(RepoPath, Vec<u8>)],
+        added: &Added<'_>,
         online: &OnlineKey<'_>,
         journal: &mut Journal,
     ) -> Result<Publication, CutError> {
@@ -62,7 +62,7 @@ impl Sealer<'_> {
         let asked = journal.asked(&format!("snapshot {serial}"));
         let pending = Pending::begin(self.home, serial, purpose, (self.now)(), asked)?;
         home::step("seal.begun");
-        let publication = seal::prepare(self.home, state, &pending, release, top_level, online, journal)?;
+        let publication = seal::prepare(self.home, state, &pending, release, added, online, journal)?;
         self.check(state, &pending, &publication, release.map(|release| release.product))?;
         pending.mark_checked()?;
         let (now, purpose) = ((self.now)(), purpose.to_owned());

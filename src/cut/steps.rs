@@ -40,6 +40,7 @@ use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::layout;
 use crate::repository::seal;
+use crate::repository::seal::Added;
 use crate::repository::seal::OnlineKey;
 use crate::repository::seal::ReleaseFile;
 use crate::repository::seal::SignedRelease;
@@ -377,7 +378,8 @@ impl Cut<'_> {
         let keyid = sign::keyid(online.public())?;
         let online = OnlineKey { keyid: &keyid, signer: online };
         let sealer = Sealer { home: self.home, operator: self.operator, now: self.now };
-        let publication = sealer.seal(state, &self.purpose(), Some(&release), &[], &online, session.journal)?;
+        let publication =
+            sealer.seal(state, &self.purpose(), Some(&release), &Added::default(), &online, session.journal)?;
         Ok(publication.serial)
     }
 

@@ -32,6 +32,7 @@ use crate::repository::Pending;
 use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::seal;
+use crate::repository::seal::Added;
 use crate::repository::seal::OnlineKey;
 use crate::repository::seal::SignedRelease;
 use crate::sign;
@@ -205,7 +206,8 @@ impl Cut<'_> {
         let keyid = sign::keyid(online.public())?;
         let online = OnlineKey { keyid: &keyid, signer: online };
         let sealer = Sealer { home: self.home, operator: self.operator, now: self.now };
-        let publication = sealer.seal(state, &self.withdrawal(), Some(&release), &[], &online, session.journal)?;
+        let publication =
+            sealer.seal(state, &self.withdrawal(), Some(&release), &Added::default(), &online, session.journal)?;
         Ok(publication.serial)
     }
 
@@ -217,6 +219,7 @@ impl Cut<'_> {
             }
         }
         self.check_withdrawals(journal)?;
+        self.check_amendment()?;
         match Pending::find(self.home)? {
             Some((serial, purpose)) if purpose != self.withdrawal() => {
                 Err(RepositoryError::Interrupted { serial, purpose }.into())

@@ -62,6 +62,22 @@ pub const REQUEST: [&str; 4] = ["request.signed", "request.written", "request.no
 /// The steps of an approval that a cut does not have, in order.
 pub const APPROVAL: [&str; 3] = ["approve.noted", "approve.signed", "approve.written"];
 
+/// The steps of a change of the policy or its keys that a cut does not have, where it is
+/// asked for.
+pub const AMENDMENT: [&str; 8] = [
+    "amend.begun",
+    "amend.key",
+    "amend.asked",
+    "amend.gathered",
+    "amend.key-asked",
+    "amend.signed",
+    "amend.taken",
+    "amend.adopted",
+];
+
+/// The steps of a consent to that, in order.
+pub const CONSENT: [&str; 2] = ["amend.noted", "amend.consented"];
+
 /// Passes a step. Does nothing in release builds.
 pub fn step(name: &str) {
     debug_assert!(
@@ -75,6 +91,8 @@ pub fn step(name: &str) {
             &WITHDRAWAL,
             &REQUEST,
             &APPROVAL,
+            &AMENDMENT,
+            &CONSENT,
         ]
         .concat()
         .contains(&name),

@@ -33,6 +33,7 @@ use super::HomeError;
 use super::atomic;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
+use crate::manifest::Line as Words;
 use crate::manifest::MirrorName;
 use crate::manifest::Pin;
 use crate::manifest::Product;
@@ -143,6 +144,17 @@ pub enum Event {
         release: Version,
         /// Digest of the release manifest.
         manifest: Sha256,
+    },
+    /// A person confirmed a change of the policy or its keys.
+    Amend {
+        /// The number of the top-level targets that it makes.
+        number: u64,
+        /// What was asked for.
+        change: Words,
+        /// Who asked.
+        starter: Holder,
+        /// Digest of what it says.
+        amendment: Sha256,
     },
     /// A cut was given up; its version and role number are burned.
     Abandon {
@@ -420,6 +432,11 @@ impl Journal {
             Event::Seal { serial, .. } | Event::Import { serial, .. } => Some(*serial),
             _ => None,
         })
+    }
+
+    /// Whether a person has confirmed this change of the policy.
+    pub fn has_amended(&self, sha256: Sha256) -> bool {
+        self.events().any(|event| matches!(event, Event::Amend { amendment, .. } if *amendment == sha256))
     }
 
     /// Whether a cut of this version has fixed what it builds.

@@ -355,9 +355,25 @@ impl Home {
         self.folder.join("outbox")
     }
 
+    /// The folder of a change of the policy that is not finished.
+    pub fn amendment(&self) -> PathBuf {
+        self.folder.join("amendment")
+    }
+
+    /// The folder of what this terminal has approved.
+    pub fn approvals(&self) -> PathBuf {
+        self.folder.join("approvals")
+    }
+
+    /// The same home under another policy.
+    #[must_use]
+    pub fn amended(&self, policy: Policy, policy_digest: Sha256) -> Self {
+        Self { base: self.base.clone(), policy, policy_digest }
+    }
+
     /// The folder in which this terminal rebuilds what another one has started.
     pub fn approval(&self, product: &Product, version: &Version) -> PathBuf {
-        self.folder.join("approvals").join(format!("{product}_{version}"))
+        self.approvals().join(format!("{product}_{version}"))
     }
 
     /// The git bundle with the source of a version, if a medium brought one.

@@ -3,6 +3,9 @@
 
 mod tokens;
 
+pub(crate) use tokens::check_attestations;
+pub(crate) use tokens::plugged_keys;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,13 +14,12 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use serde_json::Value;
-use serde_json::json;
 
+use crate::amend::Rules;
+use crate::amend::RulesError;
 use crate::cut::CutError;
 use crate::cut::Sealer;
 use crate::enrol::ATTESTATION;
-use crate::enrol::ATTESTED;
 use crate::enrol::EnrolError;
 use crate::enrol::MAKERS;
 use crate::enrol::PLACE;
@@ -38,14 +40,11 @@ use crate::key::piv::enrolment::Enrolment;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
-use crate::manifest::Product;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::openpgp;
-use crate::openpgp::Certificate;
 use crate::openpgp::NewKey;
 use crate::openpgp::OpenPgpError;
-use crate::policy::ARCHIVE;
 use crate::policy::Policy;
 use crate::policy::RoleEntry;
 use crate::policy::Sandbox;
@@ -56,18 +55,12 @@ use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::layout;
 use crate::repository::seal;
+use crate::repository::seal::Added;
 use crate::repository::seal::OnlineKey;
-use crate::sign;
 use crate::sign::Batch;
 use crate::sign::SignError;
-use crate::tuf;
 use crate::tuf::Draft;
-use crate::tuf::SignedPolicy;
 use crate::tuf::draft::DraftError;
-use crate::tuf::draft::RoleKeys;
-use crate::tuf::policy::ClaimKey;
-use crate::tuf::policy::HolderEntry;
-use crate::tuf::policy::ProductEntry;
 
 /// What to make a home from.
 pub struct Request<'a> {
@@ -121,15 +114,15 @@ pub enum InitError {
         /// How many can.
         have: usize,
     },
-    /// One key under two names: it would count for two people, or two purposes.
-    #[error("keys {0} and {1} of the policy are the same key")]
-    SameKey(KeyName, KeyName),
     /// One token for two people.
     #[error(
         "keys of {} and {} were made in token {}: whoever knows its PIN could use both",
         .0.owners[0], .0.owners[1], .0.serial
     )]
     SharedToken(SharedToken),
+    /// The policy cannot become metadata.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// There is no policy to start from.
     #[error("there is no policy file {}", .0.display())]
     NoPolicy(PathBuf),
@@ -390,168 +383,27 @@ fn sign_top_level(
     now: &dyn Fn() -> Timestamp,
 ) -> Result<Sha256, InitError> {
     let at = seal::to_second(now());
-    let names = KeyIds::load(home)?;
-    let root = root_draft(home, &names, at)?;
-    let root = sign_draft("root", root, &home.policy.role.root, &names, batch, journal, at)?;
-    let (targets, mut files) = targets_draft(home, &names, at)?;
-    let targets = sign_draft("targets", targets, &home.policy.role.targets, &names, batch, journal, at)?;
+    let rules = Rules::load(&home.policy, home.folder())?;
+    let root = rules.root(1, at)?;
+    let root = sign_draft("root", root, &home.policy.role.root, &rules, batch, journal, at)?;
+    let (targets, mut files) = rules.targets(1, at, None)?;
+    let targets = sign_draft("targets", targets, &home.policy.role.targets, &rules, batch, journal, at)?;
     files.push((path(layout::metadata(1, "root"))?, root.clone()));
     files.push((path(layout::metadata(1, "targets"))?, targets.clone()));
 
-    let online: KeyName = key_name(home.policy.role.online.key.get_ref())?;
-    let signer = batch.signer(&online)?;
+    let (online, keyid, _) = rules.key(home.policy.role.online.key.get_ref())?;
+    let signer = batch.signer(online)?;
     let state = State::first(&home.repository(), root.clone(), targets);
     let sealer = Sealer { home, operator, now };
-    let key = OnlineKey { keyid: names.id(&online)?, signer };
-    sealer.seal(&state, "init", None, &files, &key, journal)?;
+    let added = Added { files: &files, state: None };
+    sealer.seal(&state, "init", None, &added, &OnlineKey { keyid, signer }, journal)?;
     let digest = Sha256::of(&root);
     journal.append(now(), Event::Init { root: digest })?;
     Ok(digest)
 }
 
-/// The keys of the policy with their TUF ids and objects.
-struct KeyIds(BTreeMap<KeyName, (String, PublicKey)>);
-
-impl KeyIds {
-    fn load(home: &Home) -> Result<Self, InitError> {
-        let mut ids = BTreeMap::new();
-        for name in home.policy.keys.keys() {
-            let public = sign::load_public(home, name)?;
-            let id = sign::keyid(&public)?;
-            if let Some((other, _)) = ids.iter().find(|(_, (known, _))| *known == id) {
-                return Err(InitError::SameKey(KeyName::clone(other), name.clone()));
-            }
-            ids.insert(name.clone(), (id, public));
-        }
-        Ok(Self(ids))
-    }
-
-    fn get(&self, name: &KeyName) -> Result<&(String, PublicKey), InitError> {
-        Ok(self.0.get(name).ok_or_else(|| SignError::NoToken(name.clone()))?)
-    }
-
-    fn id(&self, name: &KeyName) -> Result<&str, InitError> {
-        Ok(&self.get(name)?.0)
-    }
-
-    /// Ids and threshold of a role, and its key objects added to `objects`.
-    fn role(
-        &self,
-        keys: &[crate::policy::Span<String>],
-        threshold: u32,
-        objects: &mut BTreeMap<String, Value>,
-    ) -> Result<RoleKeys, InitError> {
-        let mut keyids = Vec::new();
-        for key in keys {
-            let (id, public) = self.get(&key_name(key.get_ref())?)?;
-            objects.insert(id.clone(), tuf::key::object(public));
-            keyids.push(id.clone());
-        }
-        Ok(RoleKeys { keyids, threshold })
-    }
-}
-
-fn key_name(text: &str) -> Result<KeyName, InitError> {
-    let damaged = |error: crate::manifest::names::NameError| HomeError::Damaged {
-        path: PathBuf::from("policy.toml"),
-        reason: error.to_string(),
-    };
-    Ok(text.parse().map_err(damaged)?)
-}
-
 fn path(made: Result<RepoPath, crate::manifest::names::NameError>) -> Result<RepoPath, InitError> {
     Ok(made.map_err(|error| RepositoryError::Damaged { file: "publication".to_owned(), reason: error.to_string() })?)
-}
-
-fn root_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<Draft, InitError> {
-    let role = &home.policy.role;
-    let mut objects = BTreeMap::new();
-    let root = ids.role(&role.root.keys, *role.root.threshold.get_ref(), &mut objects)?;
-    let targets = ids.role(&role.targets.keys, *role.targets.threshold.get_ref(), &mut objects)?;
-    let online = ids.role(std::slice::from_ref(&role.online.key), 1, &mut objects)?;
-    let roles =
-        BTreeMap::from([("root", root), ("targets", targets), ("snapshot", online.clone()), ("timestamp", online)]);
-    Ok(Draft::root(1, seal::expiry(at, role.root.expires.get_ref().duration()), &objects, &roles))
-}
-
-/// Files of a publication by name.
-type NamedFiles = Vec<(RepoPath, Vec<u8>)>;
-
-/// The targets role, and the files that it lists with their names.
-fn targets_draft(home: &Home, ids: &KeyIds, at: Timestamp) -> Result<(Draft, NamedFiles), InitError> {
-    let policy = &home.policy;
-    let mut files = Vec::new();
-    let mut targets = serde_json::Map::new();
-    let mut list = |target: &str, bytes: Vec<u8>, custom: Option<Value>| -> Result<(), InitError> {
-        let sha256 = Sha256::of(&bytes);
-        let mut entry = json!({ "length": bytes.len(), "hashes": { "sha256": sha256 } });
-        if let Some(custom) = custom {
-            entry["custom"] = custom;
-        }
-        targets.insert(target.to_owned(), entry);
-        let (folder, file) = target.rsplit_once('/').unwrap_or_default();
-        files.push((path(format!("targets/{folder}/{sha256}.{file}").parse())?, bytes));
-        Ok(())
-    };
-    list("policy/1/policy.toml", atomic::read(&home.folder().join("policy.toml"))?, None)?;
-    for (name, file) in policy.public_files() {
-        let attested = home.resolve(Policy::file_beside(file, &name, ATTESTED));
-        if let Some(bytes) = atomic::read_if_there(&attested)? {
-            // Users who have no more than a bundle see it as well.
-            let facts = crate::manifest::json::from_slice_strict(&bytes).map_err(DraftError::from)?;
-            list(&format!("keys/1/{name}.{ATTESTED}"), bytes, Some(json!({ tuf::policy::ATTESTED: facts })))?;
-        }
-    }
-    let mut public = Vec::new();
-    for entry in policy.certificates() {
-        let bytes = atomic::read(&home.resolve(entry.file.get_ref()))?;
-        let certificate = Certificate::one(&bytes)?;
-        let whose = entry.holder.map_or(ARCHIVE, Holder::as_str);
-        list(&format!("keys/1/{whose}.asc"), bytes, None)?;
-        for (name, bytes) in certificate.published()? {
-            public.push((path(name.parse())?, bytes));
-        }
-    }
-    files.extend(public);
-
-    let mut objects = BTreeMap::new();
-    let mut products = BTreeMap::new();
-    for (name, product) in &policy.products {
-        let role = ids.role(&product.keys, *product.threshold.get_ref(), &mut objects)?;
-        products.insert(name.to_string(), role);
-    }
-    let extension = serde_json::to_value(signed_policy(policy, ids)?)
-        .map_err(|error| DraftError::from(crate::manifest::json::JsonError::from(error)))?;
-    let expires = seal::expiry(at, policy.role.targets.expires.get_ref().duration());
-    Ok((Draft::targets(1, expires, &Value::Object(targets), &objects, &products, &extension), files))
-}
-
-/// `x-release` of a policy.
-fn signed_policy(policy: &Policy, ids: &KeyIds) -> Result<SignedPolicy, InitError> {
-    let mut signed = SignedPolicy::new(policy.repository.get_ref().clone());
-    signed.insecure = policy.insecure();
-    for (holder, name) in &policy.holders {
-        signed.holders.insert(holder.clone(), HolderEntry { name: name.clone(), keyids: Vec::new() });
-    }
-    let of_roles = policy.role.root.keys.iter().chain(&policy.role.targets.keys);
-    let of_products = policy.products.values().flat_map(|product| &product.keys);
-    let listed: BTreeSet<&String> = of_roles.chain(of_products).map(toml::Spanned::get_ref).collect();
-    for key in listed {
-        let name = key_name(key)?;
-        if let Some(entry) = policy.holder_of(&name).and_then(|holder| signed.holders.get_mut(&holder)) {
-            entry.keyids.push(ids.id(&name)?.to_owned());
-        }
-    }
-    for (name, holder) in policy.claim_keys() {
-        let (id, public) = ids.get(name)?;
-        let (_, key) = tuf::key::identified(public).map_err(DraftError::from)?;
-        signed.claims.insert(id.clone(), ClaimKey { holder, key });
-    }
-    for (name, product) in &policy.products {
-        let rebuilds = *product.rebuilds.get_ref();
-        signed.products.insert(Product::clone(name), ProductEntry { rebuilds });
-    }
-    Ok(signed)
 }
 
 /// Signs a role by as many of its keys as it needs.
@@ -559,7 +411,7 @@ fn sign_draft(
     name: &'static str,
     mut draft: Draft,
     role: &RoleEntry,
-    ids: &KeyIds,
+    rules: &Rules<'_>,
     batch: &Batch<'_>,
     journal: &mut Journal,
     at: Timestamp,
@@ -567,14 +419,14 @@ fn sign_draft(
     let need = *role.threshold.get_ref();
     let mut have = 0;
     for key in &role.keys {
-        let key = key_name(key.get_ref())?;
-        let Some(signer) = batch.signer(&key).ok().filter(|_| have < need as usize) else {
+        let (key, keyid, _) = rules.key(key.get_ref())?;
+        let Some(signer) = batch.signer(key).ok().filter(|_| have < need as usize) else {
             continue;
         };
         let what = format!("{name} {}", draft.number());
-        journal.ask(at, &key, &what, draft.digest()?)?;
+        journal.ask(at, key, &what, draft.digest()?)?;
         let signature = signer.sign(&what, ToSign::Message(&draft.canonical()?))?;
-        draft.add_signature(ids.id(&key)?, &signature);
+        draft.add_signature(keyid, &signature);
         have += 1;
     }
     if have < need as usize {

@@ -35,7 +35,7 @@ fn read_place(folder: &Path, public: &str, name: &KeyName) -> Result<Option<Enro
 
 /// Checks what the makers of tokens vouch for about each key, and writes it down
 /// for users. Without software keys, that is every key. No token counts for two people.
-pub(super) fn check_attestations(
+pub(crate) fn check_attestations(
     policy: &Policy,
     folder: &Path,
     new: &BTreeSet<KeyName>,
@@ -67,7 +67,7 @@ pub(super) fn check_attestations(
 }
 
 /// The keys in tokens that are plugged in, with their enrolments.
-pub(super) fn plugged_keys(policy: &Policy, folder: &Path) -> Result<BTreeMap<KeyName, Enrolment>, InitError> {
+pub(crate) fn plugged_keys(policy: &Policy, folder: &Path) -> Result<BTreeMap<KeyName, Enrolment>, InitError> {
     let mut enrolled = BTreeMap::new();
     for (name, public) in policy.public_files() {
         if let Some(enrolment) = read_place(folder, public, &name)? {

@@ -35,6 +35,10 @@ pub struct Policy {
     pub repository: Span<String>,
     /// The project's own site, for `index.html`.
     pub site: Option<String>,
+    /// When the next release is made at the latest. A cut refuses to leave behind what
+    /// will have expired by then.
+    #[serde(rename = "next-release")]
+    pub next_release: Option<Period>,
     /// Allows private keys in files. For demonstrations and tests.
     #[serde(default, rename = "insecure-software-keys")]
     pub insecure_software_keys: bool,

@@ -66,6 +66,15 @@ pub struct OnlineKey<'a> {
     pub signer: &'a dyn Signer,
 }
 
+/// What a publication adds beside releases.
+#[derive(Default, Clone, Copy)]
+pub struct Added<'a> {
+    /// Top-level files by name.
+    pub files: &'a [(RepoPath, Vec<u8>)],
+    /// The metadata that holds from then on, where it is not what was there before.
+    pub state: Option<&'a State>,
+}
+
 /// Makes a publication on top of `state`: a release, new top-level files, or
 /// neither, which only renews the dates.
 ///
@@ -77,10 +86,11 @@ pub fn prepare(
     state: &State,
     pending: &Pending,
     release: Option<&SignedRelease<'_>>,
-    top_level: &[(RepoPath, Vec<u8>)],
+    added: &Added<'_>,
     online: &OnlineKey<'_>,
     journal: &mut Journal,
 ) -> Result<Publication, RepositoryError> {
+    let state = added.state.unwrap_or(state);
     if let Some(publication) = pending.complete_before()? {
         return Ok(publication);
     }
@@ -92,7 +102,7 @@ pub fn prepare(
         names.push((path, sha256, length));
         Ok(())
     };
-    for (path, bytes) in top_level {
+    for (path, bytes) in added.files {
         add(Ok(path.clone()), bytes)?;
     }
     if let Some(release) = release {
@@ -124,7 +134,7 @@ pub fn prepare(
             reason: "it cannot be read".to_owned(),
         })?;
         let of_release = release.filter(|release| release.product == product);
-        let mut claims = published_claims(home, state, product, &listing)?;
+        let mut claims = published_claims(state, product, &listing)?;
         if let Some((release, version)) = of_release.and_then(|release| Some((release, release.version?))) {
             claims.extend(release.claims.iter().cloned());
             let path = layout::release(product, version, &release::bundle_file(product, version));
@@ -198,15 +208,11 @@ fn sign_online(
 }
 
 /// The published claims about the releases of a product.
-fn published_claims(
-    home: &Home,
-    state: &State,
-    product: &Product,
-    listing: &ProductRole,
-) -> Result<Vec<Envelope>, RepositoryError> {
+fn published_claims(state: &State, product: &Product, listing: &ProductRole) -> Result<Vec<Envelope>, RepositoryError> {
     let mut claims = Vec::new();
+    let claimants = state.claimants()?;
     for version in listing.releases.keys() {
-        for holder in home.policy.holders.keys() {
+        for holder in &claimants {
             let path =
                 layout::release(product, version, &release::claim_file(holder)).map_err(|error| no_place(&error))?;
             let path = state.folder().join(path.as_str());

@@ -1,6 +1,7 @@
 //! What is sealed: the metadata that a new seal builds upon.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -11,10 +12,12 @@ use sigstore_tuf::Targets;
 
 use super::RepositoryError;
 use crate::home::HomeError;
+use crate::manifest::Holder;
 use crate::manifest::Product;
 use crate::manifest::json;
 use crate::tuf::Copies;
 use crate::tuf::ProductRole;
+use crate::tuf::SignedPolicy;
 use crate::tuf::draft::SEALED;
 
 /// Longer metadata of our own is a sign of damage.
@@ -144,6 +147,25 @@ impl State {
     pub fn sealed(&self) -> Option<Timestamp> {
         let value = json::from_slice(&self.timestamp.1).ok()?;
         value["signed"][SEALED].as_str()?.parse().ok()
+    }
+
+    /// The part of the policy that users' clients enforce.
+    ///
+    /// # Errors
+    /// The top-level targets cannot be read.
+    pub fn signed_policy(&self) -> Result<SignedPolicy, RepositoryError> {
+        let file = format!("{}.targets.json", self.targets.0);
+        let damaged = |reason: String| RepositoryError::Damaged { file: file.clone(), reason };
+        let targets = Metadata::<Targets>::from_slice(&self.targets.1).map_err(|error| damaged(error.to_string()))?;
+        SignedPolicy::of(targets.signed()).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// All people whose claims count, also those of whom only older claims do.
+    ///
+    /// # Errors
+    /// As [`Self::signed_policy`].
+    pub fn claimants(&self) -> Result<BTreeSet<Holder>, RepositoryError> {
+        Ok(self.signed_policy()?.claims.into_values().map(|claim| claim.holder).collect())
     }
 
     /// The folder of the repository.

@@ -221,6 +221,12 @@ impl Draft {
         self.signatures.insert(keyid.to_owned(), hex::encode(signature));
     }
 
+    /// The same, as nobody has signed it.
+    #[must_use]
+    pub fn without_signatures(&self) -> Self {
+        Self { signatures: BTreeMap::new(), ..self.clone() }
+    }
+
     /// The file as it is published, in compact form.
     ///
     /// # Errors

@@ -207,6 +207,7 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
     let seed = |value: &Value| release::manifest::json::to_vec(value).unwrap();
     BTreeMap::from([
         ("agent", vec![Login::new().seed()]),
+        ("amendment", amendments(lab).iter().map(seed).collect()),
         ("approval", vec![seed(&approval)]),
         ("attestation", vec![maker.seed(Timestamp::now()), attested(&maker).to_json().unwrap()]),
         ("bundle", vec![small_bundle()]),
@@ -231,6 +232,22 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
         ("url", ANSWERS.map(|answer| answer.as_bytes().to_vec()).to_vec()),
         ("verify", tampered.to_vec()),
     ])
+}
+
+/// A request to change the policy, and a consent to it.
+fn amendments(lab: &Lab) -> [Value; 2] {
+    let (digest, at) = (release::manifest::Sha256::of(b"x"), "2026-01-01T00:00:00Z");
+    let policy = String::from_utf8(lab.read("home/policy.toml")).unwrap();
+    let request = serde_json::json!({
+        "version": 1, "number": 2, "starter": "alice", "at": at, "change": "rotate alice-root", "follows": digest,
+        "policy": policy, "files": { "keys/alice-root-2.pem": "PEM" }, "roles": { "root": digest, "targets": digest },
+        "products": { "kestrel": { "number": 2, "follows": digest } },
+    });
+    let consent = serde_json::json!({
+        "version": 1, "number": 2, "holder": "bob", "amendment": digest,
+        "signatures": { "root": { "00": "00" }, "targets": {} },
+    });
+    [request, consent]
 }
 
 /// What a courier carries, and a receipt.

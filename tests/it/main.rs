@@ -32,6 +32,7 @@ mod hostile;
 mod impostor;
 mod interop;
 mod invariants;
+mod keylife;
 mod keys;
 mod limits;
 mod lost;

@@ -9,6 +9,7 @@ use super::install;
 use super::shell_path;
 use super::terminal::no_token_service;
 use super::terminal::with_token_hint;
+use crate::amend::Begun;
 use crate::build::BuildError;
 use crate::build::is_systemd;
 use crate::cut::CutError;
@@ -104,9 +105,13 @@ impl Stop<'_> {
             }
             CutError::StageChanged(_) => self.give_up(error.into(), "find out who changed it"),
             CutError::OtherPolicy { signed, .. } => {
+                if let Ok(Some(begun)) = Begun::load(self.home) {
+                    return CutError::OtherAmendment(begun.change).into();
+                }
                 let cp = format!("cp {} {}", self.signed_policy(signed), shell_path(&self.home.resolve("policy.toml")));
                 CommandError::from(error)
                     .hint_lines("nothing was built or signed; put the signed one back using:", &[cp])
+                    .hint_command("or, with the keys that it names, using:", &["import", "--from", "MIRROR"])
             }
             error => {
                 let fault = Fault::of(&error);

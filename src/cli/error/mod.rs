@@ -2,6 +2,8 @@
 //! why, hints give the next command. The only place where hints are attached.
 
 #[cfg(feature = "terminal")]
+mod amend;
+#[cfg(feature = "terminal")]
 mod courier;
 #[cfg(feature = "terminal")]
 mod cut;

@@ -8,6 +8,7 @@ use super::FAILED;
 use super::INTERNAL;
 use super::REJECTED;
 use super::USAGE;
+use super::amend::unfinished;
 use super::shell_path;
 use crate::abandon::AbandonError;
 use crate::cut::CutError;
@@ -231,6 +232,7 @@ impl From<RepositoryError> for CommandError {
             RepositoryError::Interrupted { purpose, .. } => {
                 let words: Vec<&str> = purpose.split(' ').collect();
                 match words.as_slice() {
+                    ["policy", _, command @ ..] => result.hint_command("finish it first using:", command),
                     ["withdraw", product, version] => result.hint_command(
                         "finish it first, for the same reason as before, using:",
                         &["withdraw", product, version, "--reason", "TEXT"],
@@ -263,8 +265,12 @@ impl From<CutError> for CommandError {
             CutError::Abandoned { .. } => {
                 Self::from_error(FAILED, &error).hint("nothing was built or signed; tag another version, and cut that")
             }
-            CutError::Expired { .. } => {
-                Self::from_error(FAILED, &error).hint("nothing was built or signed; this version cannot renew it yet")
+            CutError::Expired { .. } => Self::from_error(FAILED, &error)
+                .hint_command("nothing was built or signed; renew it using:", &["key", "renew"]),
+            CutError::ExpiresBefore { ref command, .. } => Self::from_error(FAILED, &error)
+                .hint_command("renew it using:", &command.split(' ').collect::<Vec<_>>()),
+            CutError::OtherAmendment(words) => {
+                unfinished(Self::from_error(FAILED, &CutError::OtherAmendment(words.clone())), &words)
             }
             CutError::Clock { .. } => Self::from_error(FAILED, &error).hint("nothing was built or signed"),
             CutError::OtherPolicy { .. } | CutError::Recipe { .. } | CutError::StageChanged(_) => {

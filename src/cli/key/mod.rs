@@ -1,6 +1,7 @@
 //! `release key`: keys and the tokens that hold them.
 
 mod attest;
+mod change;
 mod drill;
 mod generate;
 mod import_public;
@@ -31,6 +32,14 @@ pub enum Command {
     Selftest(selftest::Args),
     Drill(drill::Args),
     Unblock(unblock::Args),
+    Rotate(change::Rotate),
+    Revoke(change::Revoke),
+    AddHolder(change::AddHolder),
+    RemoveHolder(change::RemoveHolder),
+    SetThreshold(change::SetThreshold),
+    Recover(change::Recover),
+    Renew(change::Renew),
+    Abandon(change::Abandon),
 }
 
 /// Runs `release key`.
@@ -45,6 +54,14 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
         Command::Drill(args) => drill::run(args, ui),
         Command::Selftest(args) => selftest::run(args, home, ui),
         Command::Unblock(args) => unblock::run(args, ui),
+        Command::Rotate(args) => change::rotate(args, home, ui),
+        Command::Revoke(args) => change::revoke(args, home, ui),
+        Command::AddHolder(args) => change::add_holder(args, home, ui),
+        Command::RemoveHolder(args) => change::remove_holder(args, home, ui),
+        Command::SetThreshold(args) => change::set_threshold(args, home, ui),
+        Command::Recover(args) => change::recover(args, home, ui),
+        Command::Renew(args) => change::renew(args, home, ui),
+        Command::Abandon(args) => change::abandon(args, home, ui),
     }
 }
 

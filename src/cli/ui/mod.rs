@@ -356,6 +356,9 @@ impl Ui {
             Evidence::Checked { files } => {
                 self.done("Checked", &format!("{} as a new and as an old user", counted(*files, "file")));
             }
+            Evidence::Tried { key, role, how } => {
+                self.done("Tried", &format!("{how} by {key} counts for nothing in {role}"));
+            }
             Evidence::Secured { token, firmware } => {
                 self.done("Secured", &format!("{token}, firmware {firmware}: PIN, PUK, management key"));
             }
