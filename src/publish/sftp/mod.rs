@@ -27,6 +27,7 @@ pub use self::enroll::check;
 pub use self::enroll::deploy_keys;
 pub use self::enroll::lacks;
 pub use self::enroll::make_deploy_keys;
+use self::session::Found;
 use self::session::IN_FLIGHT;
 use self::session::Session;
 use self::session::StageAgain;
@@ -239,7 +240,7 @@ impl super::Mirror for Mirror<'_> {
                     if let Some((parent, _)) = to.rsplit_once('/') {
                         session.make_folder(parent).await?;
                     }
-                    session.replace(&staged, &to).await?;
+                    replace(session, &staged, &to).await?;
                     home::step(if name.as_str() == TIMESTAMP { "publish.timestamp" } else { "publish.pointer" });
                 }
                 for (name, entry) in &pointers {
@@ -282,12 +283,31 @@ fn published(name: &RepoPath) -> String {
 
 /// A new folder under a name that nobody can know before.
 async fn staging(session: &Session) -> Result<String, PublishError> {
+    let folder = format!("{INCOMING}{}", random()?);
+    session.make_folder(&folder).await?;
+    Ok(folder)
+}
+
+/// Moves a staged pointer to its name. A thief may have made a folder there, over which
+/// nothing is moved, and which nobody may remove.
+async fn replace(session: &Session, staged: &str, to: &str) -> Result<(), PublishError> {
+    let Err(error) = session.replace(staged, to).await else {
+        return Ok(());
+    };
+    if !session.look(to).await?.is_some_and(Found::is_folder) {
+        return Err(error);
+    }
+    // Beside, since a folder that cannot be written to cannot get another parent.
+    session.replace(to, &format!("{to}.{}", random()?)).await?;
+    session.replace(staged, to).await
+}
+
+/// What nobody can know before.
+fn random() -> Result<String, PublishError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|error| PublishError::io(std::path::Path::new("/dev/urandom"), std::io::Error::other(error)))?;
-    let folder = format!("{INCOMING}{}", hex::encode(random));
-    session.make_folder(&folder).await?;
-    Ok(folder)
+    Ok(hex::encode(random))
 }
 
 /// The content of which some names are not there.

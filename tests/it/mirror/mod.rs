@@ -2,6 +2,7 @@
 //! thief with the deploy keys.
 
 mod audit;
+mod blind;
 mod jump;
 mod links;
 mod seal;
