@@ -88,6 +88,8 @@ pub enum Finding {
         /// What is wrong.
         reason: String,
     },
+    /// This home's record of what it should say is not the one that was accepted.
+    Record,
 }
 
 impl Finding {
@@ -101,6 +103,7 @@ impl Finding {
             Self::Appeared { .. } => "appeared",
             Self::Vanished { .. } => "vanished",
             Self::Silent { .. } => "silent",
+            Self::Record => "record",
         }
     }
 
@@ -111,7 +114,7 @@ impl Finding {
             | Self::Missing { path, .. }
             | Self::Unexpected { path }
             | Self::Mode { path, .. } => Some(path),
-            Self::Appeared { .. } | Self::Vanished { .. } | Self::Silent { .. } => None,
+            Self::Appeared { .. } | Self::Vanished { .. } | Self::Silent { .. } | Self::Record => None,
         }
     }
 }
@@ -127,6 +130,9 @@ impl fmt::Display for Finding {
             Self::Mode { path, mode } => write!(f, "{path}: its mode there is {mode:o}"),
             Self::Appeared { fact } | Self::Vanished { fact } => f.write_str(fact),
             Self::Silent { reason } => f.write_str(reason),
+            Self::Record => {
+                f.write_str("what this home has recorded of the mirror is not what its journal says was accepted")
+            }
         }
     }
 }

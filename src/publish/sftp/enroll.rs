@@ -42,7 +42,7 @@ pub fn check<'a>(
     account: Account,
     folders: impl Iterator<Item = &'a str>,
 ) -> Result<Checked, PublishError> {
-    session::with(keys, entry, account, async |session| {
+    session::with(keys, entry, account, None, async |session| {
         let missing = lacking(session, folders).await?;
         staging(session).await?;
         Ok(Checked { account, free: session.room(INCOMING, 0).await?, missing })
@@ -59,7 +59,7 @@ pub fn lacks<'a>(
     account: Account,
     folders: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<String>, PublishError> {
-    session::with(keys, entry, account, async |session| lacking(session, folders).await)
+    session::with(keys, entry, account, None, async |session| lacking(session, folders).await)
 }
 
 async fn lacking<'a>(session: &Session, folders: impl Iterator<Item = &'a str>) -> Result<Vec<String>, PublishError> {

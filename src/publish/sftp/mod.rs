@@ -14,6 +14,9 @@ mod session;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -27,6 +30,7 @@ pub use self::enroll::check;
 pub use self::enroll::deploy_keys;
 pub use self::enroll::lacks;
 pub use self::enroll::make_deploy_keys;
+use self::session::Early;
 use self::session::Found;
 use self::session::IN_FLIGHT;
 use self::session::Session;
@@ -105,6 +109,8 @@ pub(super) struct Mirror<'h> {
     files: Arc<dyn Files>,
     /// Of its web server.
     pace: Pace,
+    /// Where pointers will be written when content is there.
+    pointers: Mutex<Option<Early>>,
 }
 
 /// What lacks some of its names on the mirror.
@@ -125,7 +131,7 @@ impl<'h> Mirror<'h> {
         files: Arc<dyn Files>,
     ) -> Self {
         let pace = Pace::new(pace::of_reader().rate);
-        Self { keys, supply, entry, files, pace }
+        Self { keys, supply, entry, files, pace, pointers: Mutex::default() }
     }
 
     fn with<T>(
@@ -133,7 +139,16 @@ impl<'h> Mirror<'h> {
         account: Account,
         work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
     ) -> Result<T, PublishError> {
-        session::with(self.keys, self.entry, account, work)
+        let early = match account {
+            Account::Pool => None,
+            Account::Pointer => self.early().take(),
+        };
+        session::with(self.keys, self.entry, account, early, work)
+    }
+
+    fn early(&self) -> MutexGuard<'_, Option<Early>> {
+        // What is kept here is whole at any moment.
+        self.pointers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What readers get under a name; `None` if there is nothing.
@@ -186,6 +201,8 @@ impl super::Mirror for Mirror<'_> {
         if content.is_empty() {
             return Ok(0);
         }
+        // Logins take most of the time of a small push: one goes on beside the other.
+        *self.early() = session::begin(self.keys, self.entry, Account::Pointer)?;
         let count = self.with(Account::Pool, async |session| {
             let mut missing = missing(session, content).await?;
             let lengths = missing.iter().map(|missing| missing.entry.length);

@@ -100,9 +100,25 @@ impl Found {
 #[derive(Debug)]
 pub(super) struct StageAgain(pub PublishError);
 
-/// Opens a session at the first address that answers, and does some work. Where the
-/// key is in a token, ssh may use it for this account of this server, once for each
-/// address, and nobody may use it afterwards.
+/// An `ssh` that logs in while something else is done.
+pub(super) struct Early(Conversation, TempDir);
+
+/// Begins to log in at the first address, for a session that is wanted later. `None`
+/// where the key is in a token: it signs for a login that is waited for.
+///
+/// # Errors
+/// The key cannot be used; ssh cannot be run.
+pub(super) fn begin(keys: &DeployKeys<'_>, entry: &SftpEntry, account: Account) -> Result<Option<Early>, PublishError> {
+    let (Opened::File(path), Some(address)) = (keys.open(account.key(entry))?, entry.addresses.first()) else {
+        return Ok(None);
+    };
+    let (ssh, folder) = config::start(keys.base(), entry, account, *address, Login::File(&path), keys.progress())?;
+    Ok(Some(Early(ssh, folder)))
+}
+
+/// Opens a session at the first address that answers, and does some work; `early` has
+/// begun with that. Where the key is in a token, ssh may use it for this account of
+/// this server, once for each address, and nobody may use it afterwards.
 ///
 /// # Errors
 /// The key cannot be used; no session could be opened; what the work gives.
@@ -110,14 +126,17 @@ pub(super) fn with<T>(
     keys: &DeployKeys<'_>,
     entry: &SftpEntry,
     account: Account,
+    early: Option<Early>,
     work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
 ) -> Result<T, PublishError> {
     match keys.open(account.key(entry))? {
-        Opened::File(path) => connect(keys, entry, account, Login::File(&path), work),
+        Opened::File(path) => connect(keys, entry, account, (Login::File(&path), early), work),
         Opened::Token(signer) => {
             let logins = u32::try_from(entry.addresses.len()).unwrap_or(1);
             let allowed = Allowed { user: account.to_string(), host_key: entry.host_key.clone(), logins };
-            agent::serve(signer.as_ref(), &allowed, |agent| connect(keys, entry, account, Login::Agent(agent), work))?
+            agent::serve(signer.as_ref(), &allowed, |agent| {
+                connect(keys, entry, account, (Login::Agent(agent), None), work)
+            })?
         }
     }
 }
@@ -126,7 +145,7 @@ fn connect<T>(
     keys: &DeployKeys<'_>,
     entry: &SftpEntry,
     account: Account,
-    login: Login<'_>,
+    (login, early): (Login<'_>, Option<Early>),
     work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
 ) -> Result<T, PublishError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -135,8 +154,13 @@ fn connect<T>(
         .build()
         .map_err(|error| PublishError::io(Path::new("/dev/null"), error))?;
     let mut failed = None;
-    for address in &entry.addresses {
-        let (mut ssh, folder) = config::start(keys.base(), entry, account, *address, login, keys.progress())?;
+    // What has waited for long may have been cut off: that says nothing about the mirror.
+    let begun = entry.addresses.iter().zip(early.map(Some));
+    for (address, begun) in begun.chain(entry.addresses.iter().map(|address| (address, None))) {
+        let (mut ssh, folder) = match begun {
+            Some(Early(ssh, folder)) => (ssh, folder),
+            None => config::start(keys.base(), entry, account, *address, login, keys.progress())?,
+        };
         match runtime.block_on(Session::open(&mut ssh, account, *address, entry.port)) {
             Ok(session) => {
                 let result = runtime.block_on(work(&session));

@@ -204,6 +204,13 @@ fn an_audit_names_each_change_and_is_silent_otherwise() {
     mirror.as_root("echo '# ours' >/etc/cron.d/ours; release-mirror-facts").exits(0);
     lab.runs(&["mirror", "audit", "eu1", "--accept"]).exits(0).says("appeared    file /etc/cron.d/ours");
     clean();
+    // The record is bound to the journal, whose head every release signs.
+    let record = lab.read("home/facts/eu1.json");
+    let text = String::from_utf8(record.clone()).unwrap();
+    lab.write("home/facts/eu1.json", text.replacen("cron.d/ours", "cron.d/hers", 1));
+    lab.runs(&["mirror", "audit", "eu1"]).exits(3).says("  record      what this home has recorded");
+    lab.write("home/facts/eu1.json", record);
+    clean();
     lab.runs(&["mirror", "audit", "here", "--accept"]).exits(2).says("is the local folder");
     lab.runs(&["mirror", "audit", "us1", "--accept"]).exits(2).says("has no mirror `us1`");
 }

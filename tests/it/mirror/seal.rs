@@ -44,14 +44,15 @@ fn a_thief_of_the_pool_key_keeps_nothing_from_being_sealed() {
     // Who has made a file and kept it open could write to it.
     let mut open = mirror.ssh(&lab, "sftp", "rel-pool", "pool");
     let mut open = open.arg("127.0.0.1").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let sessions = "pgrep -u rel-pool >/dev/null";
+    // Nobody there waits for what has ended.
+    let sessions = "pgrep -u rel-pool --runstates R,S,D >/dev/null";
     while mirror.as_root(sessions).code != Some(0) {
         assert!(open.try_wait().unwrap().is_none());
     }
     mirror.as_root("release-mirror-seal").exits(0);
     mirror.as_root(sessions).exits(0);
     mirror.as_root("release-mirror-seal 0").exits(0);
-    mirror.as_root("for wait in {1..100}; do pgrep -u rel-pool >/dev/null || exit 0; sleep 0.1; done; exit 1").exits(0);
+    mirror.as_root(&format!("for wait in {{1..100}}; do {sessions} || exit 0; sleep 0.1; done; exit 1")).exits(0);
     assert!(!open.wait().unwrap().success());
     // Names that programs could take for options, or for several names.
     let plant = "mkdir /pub/releases/-R\nput junk \"/pub/releases/-R/--reference=x\"\nput junk \"/pub/releases/a b\"\n";
