@@ -38,7 +38,11 @@ fn a_mirror_is_reached_through_another_machine_that_is_pinned_too() {
     assert!(log().contains("Accepted publickey for jump"));
 
     // What ssh made of it: one key, one way in, and nothing of this user's.
-    let folder = fs::read_dir(&tmp).unwrap().next().unwrap().unwrap().path();
+    // The other account's login had begun, too.
+    let is_pool = |folder: &std::path::PathBuf| {
+        fs::read_to_string(folder.join("config")).is_ok_and(|config| config.contains("User rel-pool\n"))
+    };
+    let folder = fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().path()).find(is_pool).unwrap();
     for (host, user) in [("mirror", "rel-pool"), ("jump", "jump")] {
         let facts = run(program("ssh").current_dir(&folder).args(["-G", "-F", "config", host])).exits(0).out;
         let key = format!("identityfile {host}.key");
