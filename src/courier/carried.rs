@@ -130,6 +130,11 @@ impl Carried {
         CourierError::Refused { place: self.place.clone(), reason }
     }
 
+    /// The newest content of a name; `None` if no publication has it.
+    pub(super) fn content_of(&self, name: &RepoPath) -> Option<Sha256> {
+        self.names.get(name).map(|(_, sha256)| *sha256)
+    }
+
     /// Compares every content that is there with its digest.
     ///
     /// # Errors

@@ -194,7 +194,17 @@ pub fn audit(
     }
     let mut findings = as_served(&target.served, &to_read, keys.progress())?;
     let mut missing = expected.clone();
-    for Listed { path, mode } in target.mirror.list(expected.len() + SURPLUS)? {
+    // What a thief has put there must not hide what else was found.
+    let unlisted = |error| Finding::Silent { reason: format!("not all of its disk was looked at: {error}") };
+    let listed = match target.mirror.list(expected.len() * 2 + SURPLUS) {
+        Err(error @ (PublishError::Protocol { .. } | PublishError::Refused { .. })) => {
+            missing.clear();
+            findings.push(unlisted(error));
+            Vec::new()
+        }
+        listed => listed?,
+    };
+    for Listed { path, mode } in listed {
         missing.remove(path.as_str());
         match expected.get(path.as_str()) {
             None => findings.push(Finding::Unexpected { path: printable(&path) }),
@@ -206,7 +216,12 @@ pub fn audit(
     for path in missing.into_keys().filter(|path| to_read.iter().all(|(read, _)| read != path)) {
         findings.push(Finding::Missing { path: path.to_owned(), reason: "it is not on its disk".to_owned() });
     }
-    let (facts, about_itself) = facts::compare(home, mirror, target.mirror.facts()?.as_deref(), now)?;
+    let (facts, about_itself) = match target.mirror.facts() {
+        Err(error @ (PublishError::Protocol { .. } | PublishError::Refused { .. })) => {
+            (Compared::All, vec![Finding::Silent { reason: format!("what it says of itself cannot be read: {error}") }])
+        }
+        said => facts::compare(home, mirror, said?.as_deref(), now)?,
+    };
     findings.extend(about_itself);
     findings.sort();
     Ok(Some(Audit { serial, files: expected.len(), read: to_read.len(), facts, findings }))

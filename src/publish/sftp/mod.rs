@@ -31,6 +31,7 @@ pub use self::deploy::DeployKeys;
 pub use self::deploy::make_deploy_key_files;
 pub use self::deploy::public_deploy_keys;
 use self::session::Early;
+use self::session::Found;
 use self::session::IN_FLIGHT;
 use self::session::Session;
 use self::session::StageAgain;
@@ -256,7 +257,7 @@ impl super::Mirror for Mirror<'_> {
                     if let Some((parent, _)) = to.rsplit_once('/') {
                         session.make_folder(parent).await?;
                     }
-                    session.replace(&staged, &to).await?;
+                    replace(session, &staged, &to).await?;
                     home::step(if name.as_str() == TIMESTAMP { "publish.timestamp" } else { "publish.pointer" });
                 }
                 for (name, entry) in &pointers {
@@ -302,6 +303,20 @@ async fn staging(session: &Session) -> Result<String, PublishError> {
     let folder = format!("{INCOMING}{}", hex::encode(super::random::<16>()?));
     session.make_folder(&folder).await?;
     Ok(folder)
+}
+
+/// Moves a staged pointer to its name. A thief may have made a folder there, over which
+/// nothing is moved, and which nobody may remove.
+async fn replace(session: &Session, staged: &str, to: &str) -> Result<(), PublishError> {
+    let Err(error) = session.replace(staged, to).await else {
+        return Ok(());
+    };
+    if !session.look(to).await?.is_some_and(Found::is_folder) {
+        return Err(error);
+    }
+    // Beside, since a folder that cannot be written to cannot get another parent.
+    session.replace(to, &format!("{to}.{}", hex::encode(super::random::<16>()?))).await?;
+    session.replace(staged, to).await
 }
 
 /// The content of which some names are not there.
