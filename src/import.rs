@@ -17,8 +17,11 @@ use sigstore_tuf::Targets;
 use crate::home::Event;
 use crate::home::Home;
 use crate::home::HomeError;
+use crate::home::atomic;
 use crate::manifest::Artifact;
+use crate::manifest::FileName;
 use crate::manifest::Holder;
+use crate::manifest::Kind;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
@@ -26,9 +29,13 @@ use crate::manifest::Version;
 use crate::manifest::bundle;
 use crate::manifest::dsse;
 use crate::manifest::names::NameError;
+use crate::manifest::publication::TIMESTAMP;
 use crate::manifest::release;
+use crate::openpgp;
+use crate::openpgp::Certificate;
 use crate::progress;
 use crate::progress::Progress;
+use crate::progress::Silent;
 use crate::progress::Stage;
 use crate::repository::Pending;
 use crate::repository::RepositoryError;
@@ -42,6 +49,7 @@ use crate::tuf;
 use crate::verify;
 use crate::verify::Origin;
 use crate::verify::Rejection;
+use crate::verify::Trust;
 use crate::verify::VerifyError;
 use crate::verify::repository;
 use crate::verify::repository::Extent;
@@ -119,10 +127,13 @@ pub fn from_mirror(
         Pending::discard(home, begun)?;
     }
     let pending = Pending::begin(home, serial, pending::IMPORT, now, None)?;
-    let claimants = whole.project.policy().claims.values().map(|claim| claim.holder.clone()).collect();
-    let copy = Copy { files: files.as_ref(), pending: &pending, progress, claimants, names: Vec::new() };
+    let copy = Copy { files: files.as_ref(), pending: &pending, now, progress, names: Vec::new() };
     let names = copy.all(home, &state, &whole)?;
     let publication = pending.complete(names)?;
+    // What was copied is not what was looked at, if somebody changed it in between.
+    let copied: Arc<dyn Files> = Arc::new(pending.preview(&publication));
+    let known = verify::Source { origin: Origin::Memory, copies: whole.served.copies };
+    repository::check(&copied, state.newest_root()?, &[known], Extent::Metadata, now, &Silent)?;
     pending.mark_checked()?;
     home.journal()?.append(now, event)?;
     pending.commit(&publication)?;
@@ -133,8 +144,8 @@ pub fn from_mirror(
 struct Copy<'a> {
     files: &'a dyn Files,
     pending: &'a Pending,
+    now: Timestamp,
     progress: &'a dyn Progress,
-    claimants: BTreeSet<Holder>,
     names: Vec<(RepoPath, Sha256, u64)>,
 }
 
@@ -157,7 +168,7 @@ impl Copy<'_> {
             self.progress.event(progress::Event::Begin { stage: Stage::Download, what: product.as_str() });
             self.progress.event(progress::Event::Length(total));
             for (version, artifacts) in &listed.releases {
-                self.release(state, product, version, artifacts.values())?;
+                self.release(home, state, &checked.trust, version, artifacts)?;
             }
             let path = layout::bundle(product).map_err(no_place)?;
             self.small(path.as_str(), bundle::MAX_BUNDLE, true)?;
@@ -165,7 +176,7 @@ impl Copy<'_> {
         }
         let page = index::render(home.policy.repository.get_ref(), home.policy.site.as_deref(), &listings);
         self.add("index.html".parse(), &page)?;
-        self.add("metadata/timestamp.json".parse(), copies.timestamp.as_deref().unwrap_or_default())?;
+        self.add(TIMESTAMP.parse(), copies.timestamp.as_deref().unwrap_or_default())?;
         Ok(self.names)
     }
 
@@ -185,27 +196,57 @@ impl Copy<'_> {
     }
 
     /// One release: artifacts, claims, signatures and bundle.
-    fn release<'a>(
+    fn release(
         &mut self,
+        home: &Home,
         state: &State,
-        product: &Product,
+        trust: &Trust,
         version: &Version,
-        artifacts: impl Iterator<Item = &'a Artifact>,
+        artifacts: &BTreeMap<FileName, Artifact>,
     ) -> Result<(), ImportError> {
+        let product = trust.product();
         let public = |file: &str| layout::release(product, version, file).map_err(no_place);
         // What the home has under these names it does not need again.
         if state.releases(product)?.releases.contains_key(version) {
             return Ok(());
         }
-        for artifact in artifacts {
+        for artifact in artifacts.values() {
             let target = layout::target(product, version, artifact.sha256, &artifact.name).map_err(no_place)?;
             self.fetch(&[target, public(artifact.name.as_str())?], artifact.sha256, artifact.length)?;
         }
-        for holder in self.claimants.clone() {
-            self.small(public(&release::claim_file(&holder))?.as_str(), dsse::MAX_ENVELOPE, false)?;
+        // Nothing is known of claims by people who have no claim key.
+        let claimants: BTreeSet<&Holder> = trust.policy().claims.values().map(|key| &key.holder).collect();
+        for holder in claimants {
+            self.small(public(&release::claim_file(holder))?.as_str(), dsse::MAX_ENVELOPE, false)?;
         }
-        self.small(public(release::CHECKSUMS_SIGNATURE)?.as_str(), MAX_SIGNATURES, false)?;
+        self.signatures(home, &public(release::CHECKSUMS_SIGNATURE)?, artifacts)?;
         self.small(public(&release::bundle_file(product, version))?.as_str(), bundle::MAX_BUNDLE, true)
+    }
+
+    /// `SHA256SUMS.asc`, which metadata does not list. Whatever a mirror has under that
+    /// name would be published by this home, so that an enrolled person must have signed it.
+    fn signatures(
+        &mut self,
+        home: &Home,
+        path: &RepoPath,
+        artifacts: &BTreeMap<FileName, Artifact>,
+    ) -> Result<(), ImportError> {
+        let Some(bytes) = self.files.read(path.as_str(), MAX_SIGNATURES)? else {
+            return Ok(());
+        };
+        let listed = artifacts.values().filter(|file| file.kind != Kind::Checksums).cloned().collect::<Vec<_>>();
+        let checksums = release::checksums(&listed);
+        let mut certificates = Vec::new();
+        for entry in home.policy.certificates().filter(|entry| entry.holder.is_some()) {
+            certificates.extend(Certificate::one(&atomic::read(&home.resolve(entry.file.get_ref()))?));
+        }
+        let signers = openpgp::signers_of(checksums.as_bytes(), &bytes, &certificates, self.now, &BTreeSet::new());
+        if signers.is_ok_and(|signers| !signers.is_empty()) {
+            return self.add(Ok(path.clone()), &bytes);
+        }
+        let warning = format!("{}/{path} is not signed by anybody whose certificate is good now", self.files.place());
+        self.progress.event(progress::Event::Warning(&format!("{warning}; it was left out")));
+        Ok(())
     }
 
     fn add_numbered(&mut self, role: &str, file: &[u8]) -> Result<(), ImportError> {

@@ -10,6 +10,7 @@ use std::io::BufRead;
 use std::io::Read;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
@@ -18,7 +19,9 @@ use std::process::Stdio;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::Pid;
 use rustix::process::Resource;
+use rustix::process::Signal;
 
 use crate::manifest::names::one_line;
 use crate::progress::Event;
@@ -105,7 +108,7 @@ pub struct Program {
     line: String,
 }
 
-/// A program that runs. It is killed when this is dropped.
+/// A program that runs. It is killed when this is dropped, with what it has started.
 #[derive(Debug)]
 pub struct Conversation {
     /// Where it reads.
@@ -114,6 +117,7 @@ pub struct Conversation {
     pub stdout: Option<OwnedFd>,
     child: Child,
     complaint: Option<JoinHandle<String>>,
+    is_over: bool,
 }
 
 impl Conversation {
@@ -125,7 +129,13 @@ impl Conversation {
     }
 
     fn kill(&mut self) {
-        let _ = self.child.kill();
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        // What ssh has started to reach a machine behind another one may live on as long
+        // as the far end likes, and keeps standard error open. Nobody else has that
+        // number before the program was waited for.
+        let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
     }
 }
@@ -288,11 +298,11 @@ impl Program {
     /// It is missing or cannot be run.
     pub fn talk(mut self, progress: &dyn Progress) -> Result<Conversation, ProcessError> {
         progress.event(Event::Program(&self.line));
-        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = self.spawn()?;
         let (stdin, stdout) = (child.stdin.take().map(OwnedFd::from), child.stdout.take().map(OwnedFd::from));
         let complaint = child.stderr.take().map(|stderr| std::thread::spawn(move || collect_complaint(stderr)));
-        Ok(Conversation { stdin, stdout, child, complaint })
+        Ok(Conversation { stdin, stdout, child, complaint, is_over: false })
     }
 
     fn piped<T>(

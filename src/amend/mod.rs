@@ -266,7 +266,7 @@ impl Amend<'_> {
         let damaged = |reason: String| HomeError::Damaged { path: folder.clone(), reason };
         let words: Line =
             edit.to_string().parse().map_err(|error: crate::manifest::names::NameError| damaged(error.to_string()))?;
-        let at = seal::expiry((self.now)(), jiff::SignedDuration::ZERO);
+        let at = seal::to_second((self.now)());
         let begun = Begun::new(words, state.targets.0 + 1, at);
         begun.save(&folder)?;
         home::step("amend.begun");

@@ -45,7 +45,7 @@ use crate::transport;
 Examples:
   Approve what a stick brings:
       release import /media/stick
-      release approve /media/stick/kestrel_2.4.0.request.json")]
+      release approve /var/lib/release/inbox/kestrel_2.4.0.request.json")]
 pub struct Args {
     #[command(flatten)]
     common: Common,
@@ -113,7 +113,8 @@ fn answer(args: &Common, only_rebuild: bool, home: &Path, ui: &Ui) -> Result<u8,
     let home = Home::open(home)?;
     let path = args.request.display();
     let Some(file) = transport::read_plain(&args.request, MAX_MESSAGE)? else {
-        return Err(CommandError::failed(format!("there is no file {path}")));
+        return Err(CommandError::failed(format!("there is no file {path}"))
+            .hint("nothing was done; `release import` puts the requests of a medium into the inbox of the home"));
     };
     if let Ok(Incoming::Amendment(sent)) = Incoming::parse(&file) {
         return consent(args, &file, &sent, only_rebuild, &home, ui);
@@ -127,7 +128,7 @@ fn answer(args: &Common, only_rebuild: bool, home: &Path, ui: &Ui) -> Result<u8,
     let operator = AtTerminal { ui, yes: args.yes.is_some(), today: args.today.today };
     let now = &Timestamp::now;
     let cut = Cut { home: &home, product: &product, version, with_source: false, operator: &operator, now };
-    let request = path.to_string();
+    let request = error::shell_path(&args.request);
     let again = [if only_rebuild { "rebuild" } else { "approve" }, request.as_str()];
     let stop = Stop { home: &home, product: &product, version, again: &again, is_answer: true };
     let answer = cut.answer(&file, only_rebuild).map_err(|error| stop.explain(error))?;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::cut::report_mirrors;
+use super::error;
 use super::error::CommandError;
 use super::ui::Ui;
 use crate::courier;
@@ -17,7 +18,7 @@ use crate::home::HomeError;
 use crate::key::piv::Tokens;
 use crate::publish::DeployKeys;
 
-/// For a connected machine that has nothing but deploy keys
+/// For the courier: push what `release export` has written
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Push what `release export` has written, and write a receipt
@@ -56,7 +57,7 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     let _lock = base.lock("release courier push")?;
     let to = args.receipt.as_ref().unwrap_or(&args.dir);
     let checked = |serial, digest| {
-        ui.say(&format!("Publication {serial} verifies. The terminal has shown the same digest:\n\n    {digest}\n"));
+        ui.say(&format!("Publication {serial} verifies. Compare its digest with the terminal's:\n\n    {digest}\n"));
     };
     let tokens = Tokens::new(ui);
     let keys = DeployKeys::new(&base, None, &tokens);
@@ -66,6 +67,11 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     let facts = json!({
         "version": 1, "serial": done.serial, "digest": done.digest, "receipt": receipt.display().to_string(),
     });
-    report_mirrors(&base, &done.outcomes, facts, &["courier", "push", "DIR"], ui)?;
+    let (dir, to) = (error::shell_path(&args.dir), error::shell_path(to));
+    let mut again = vec!["courier", "push", dir.as_str()];
+    if args.receipt.is_some() {
+        again.extend(["--receipt", to.as_str()]);
+    }
+    report_mirrors(&base, &done.outcomes, facts, &again, ui)?;
     Ok(0)
 }

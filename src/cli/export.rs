@@ -56,10 +56,10 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let (files, size, dir) = (counted(done.files, "file"), size(done.bytes), args.dir.display());
     let what = match done.after {
         0 => "all publications".to_owned(),
-        after if after == done.serial => "nothing new: by its receipts, all mirrors have it".to_owned(),
+        after if after == done.serial => "nothing that mirrors lack, by their receipts".to_owned(),
         after => format!("what came after publication {after}"),
     };
     ui.say(&format!("Wrote publication {} to {dir}: {what}, {files}, {size}.", done.serial));
-    ui.say(&format!("The courier is shown the same digest:\n\n    {}", done.digest));
+    ui.say(&format!("The courier compares its digest:\n\n    {}", done.digest));
     Ok(0)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -9,7 +10,6 @@ use serde_json::json;
 
 use super::error;
 use super::error::CommandError;
-use super::pinned;
 use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
@@ -25,6 +25,9 @@ use crate::media::Fate;
 use crate::policy::MirrorEntry;
 use crate::publish;
 use crate::repository::State;
+use crate::transport::Files;
+use crate::transport::Medium;
+use crate::transport::Url;
 
 /// Take what a medium brings, or bring a home up to date from a mirror
 ///
@@ -77,13 +80,15 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
 
 fn from_mirror(from: &str, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
     let mirror = home.terminal.mirrors.iter().find(|(name, _)| name.as_str() == from);
-    let files = match mirror {
+    let files: Arc<dyn Files> = match mirror {
         Some((name, MirrorEntry::Courier)) => {
             return Err(CommandError::usage(format!("mirror `{name}` is reached by a courier, not from here"))
                 .hint("have him bring a copy of all that a mirror serves, and name its folder"));
         }
         Some((name, entry)) => publish::files(home, name, entry),
-        None => pinned::open_repository(from)?,
+        None if Url::is_url(from) => Arc::new(Url::new(from)),
+        // It may come on a stick.
+        None => Arc::new(Medium::open(Path::new(from))?),
     };
     let _lock = home.lock("release import")?;
     let done = import::from_mirror(home, &files, Timestamp::now(), ui)?;

@@ -105,6 +105,7 @@ Examples:
 
 /// The arguments of `release mirror add`.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("keys").required(true).args(["token", "software_keys"]))]
 pub struct Add {
     /// A name for the mirror
     name: MirrorName,
@@ -121,7 +122,7 @@ pub struct Add {
     #[arg(long, value_name = "KEY")]
     host_key: String,
     /// The serial number of the token that gets its deploy keys
-    #[arg(long, value_name = "SERIAL", required_unless_present = "software_keys")]
+    #[arg(long, value_name = "SERIAL")]
     token: Option<u32>,
     /// The slot for the key of the account that adds files [default: a free one, 9a first]
     #[arg(long, value_name = "SLOT", requires = "token")]
@@ -130,7 +131,7 @@ pub struct Add {
     #[arg(long, value_name = "SLOT", requires = "token")]
     pointer_slot: Option<Slot>,
     /// Keep its deploy keys in files without a passphrase: whoever copies them can push
-    #[arg(long, conflicts_with = "token")]
+    #[arg(long)]
     software_keys: bool,
 }
 
@@ -162,7 +163,8 @@ fn add(mut home: Base, policy: Option<&Policy>, args: &Add, ui: &Ui) -> Result<(
     let _lock = home.lock("release mirror add")?;
     let name = &args.name;
     if home.terminal.mirrors.contains_key(name) {
-        return Err(CommandError::usage(format!("terminal.toml has a mirror `{name}`; nothing was changed")));
+        return Err(CommandError::usage(format!("terminal.toml has a mirror `{name}`; nothing was changed"))
+            .hint("to add it anew, take its entry out first: up to the next line that begins with `[`"));
     }
     let path = home.folder().join("terminal.toml");
     let before = home::read_text(&path)?.unwrap_or_default();
@@ -180,14 +182,14 @@ fn add(mut home: Base, policy: Option<&Policy>, args: &Add, ui: &Ui) -> Result<(
         let [pool, pointer] = names;
         let keys = [(pool, args.pool_slot), (pointer, args.pointer_slot)];
         let request = DeployRequest { base: &home, policy, serial, keys };
-        let slots = enrol::deploy_keys(&request, ui, Timestamp::now())?;
+        let slots = enrol::make_deploy_keys(&request, ui, Timestamp::now())?;
         text = with_entry(&before, args, &slots.map(|slot| Place::Slot { serial, slot }));
         terminal = parse(&text)?;
     }
     home.terminal = terminal;
     let entry = server(&home, name)?;
-    publish::make_deploy_keys(&home, entry, ui)?;
-    publish::deploy_keys(&home, entry, ui)?;
+    publish::make_deploy_key_files(&home, entry, ui)?;
+    publish::public_deploy_keys(&home, entry, ui)?;
     atomic::write(&path, text.as_bytes())?;
     let keys = match args.token {
         Some(serial) => format!("in token {serial}"),
@@ -217,7 +219,10 @@ fn with_entry(before: &str, args: &Add, [pool, pointer]: &[Place; 2]) -> String 
         let value: toml::Value = value;
         table.insert(key.to_owned(), value);
     }
-    format!("{}\n\n[mirror.{}]\n{table}", before.trim_end(), quoted(args.name.as_str()))
+    let name = args.name.as_str();
+    // A dot would begin another table.
+    let name = if name.contains('.') { quoted(name) } else { name.to_owned() };
+    format!("{}\n\n[mirror.{name}]\n{}\n", before.trim_end(), table.to_string().trim_end())
 }
 
 fn list(home: &Base, ui: &Ui) {
@@ -253,21 +258,31 @@ fn server<'h>(home: &'h Base, name: &MirrorName) -> Result<&'h SftpEntry, Comman
             "mirror `{name}` is the local folder {}; there is nothing to set up",
             home.resolve(path).display()
         ))),
-        Some(MirrorEntry::Courier) => Err(carried(name)),
+        Some(MirrorEntry::Courier) => Err(carried(name)
+            .hint("on the courier's machine, his folder has the entry of this mirror: name it with --home")),
         None => Err(unknown(name)),
     }
 }
 
 fn carried(name: &MirrorName) -> CommandError {
     CommandError::usage(format!("mirror `{name}` is reached by a courier, not from here"))
-        .hint_command("have him bring it all that was published; write that using:", &["export", "DIR", "--all"])
+}
+
+/// An audit takes the home and the mirror in one place.
+fn not_audited(name: &MirrorName) -> CommandError {
+    carried(name).hint("nothing was compared; let somebody who reaches it run `release verify` with its URL")
 }
 
 fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let _lock = home.lock("release mirror catch-up")?;
     match home.terminal.mirrors.get(name) {
         None => return Err(unknown(name)),
-        Some(MirrorEntry::Courier) => return Err(carried(name)),
+        Some(MirrorEntry::Courier) => {
+            return Err(carried(name).hint_command(
+                "have him bring it all that was published; write that using:",
+                &["export", "DIR", "--all"],
+            ));
+        }
         Some(_) => {}
     }
     Pending::finish_interrupted(home)?;
@@ -281,7 +296,7 @@ fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError>
 
 fn audit(home: &Home, name: &MirrorName, sample: Option<usize>, ui: &Ui) -> Result<(), CommandError> {
     if matches!(home.terminal.mirrors.get(name), Some(MirrorEntry::Courier)) {
-        return Err(carried(name));
+        return Err(not_audited(name));
     }
     let state = State::load(&home.repository())?;
     let tokens = Tokens::new(ui);
@@ -335,6 +350,9 @@ fn audit(home: &Home, name: &MirrorName, sample: Option<usize>, ui: &Ui) -> Resu
 
 fn accept(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let _lock = home.lock("release mirror audit")?;
+    if matches!(home.terminal.mirrors.get(name), Some(MirrorEntry::Courier)) {
+        return Err(not_audited(name));
+    }
     server(home, name)?;
     let tokens = Tokens::new(ui);
     let keys = DeployKeys::of(home, &tokens);
@@ -353,12 +371,12 @@ fn accept(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
         return Ok(());
     }
     print_findings(&accepted.changes, ui);
+    let count = counted(accepted.facts, "fact");
     ui.say(&format!(
-        "Recorded {} that mirror {name} says about itself, sha256 {}. On its console, `tail -n +3 \
-         /srv/mirror/meta-root/facts | sha256sum` says the same.",
-        counted(accepted.facts, "fact"),
+        "Recorded {count} that mirror {name} says about itself, with the SHA-256\n\n    {}\n",
         accepted.sha256
     ));
+    ui.say("On its console, `tail -n +3 /srv/mirror/meta-root/facts | sha256sum` says the same.");
     Ok(())
 }
 
@@ -381,7 +399,7 @@ fn unknown(name: &MirrorName) -> CommandError {
 
 fn check(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let entry = server(home, name)?;
-    publish::deploy_keys(home, entry, ui)?;
+    publish::public_deploy_keys(home, entry, ui)?;
     let tokens = Tokens::new(ui);
     let keys = DeployKeys::new(home, None, &tokens);
     let mut facts = json!({ "version": 1, "mirror": name, "accounts": [] });
@@ -409,7 +427,7 @@ fn check(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
 
 fn print_layout(home: &Base, name: &MirrorName, ui: &Ui) -> Result<(), CommandError> {
     let entry = server(home, name)?;
-    let keys = publish::deploy_keys(home, entry, ui)?;
+    let keys = publish::public_deploy_keys(home, entry, ui)?;
     let (pool, meta) = (folders(Class::WriteOnce), folders(Class::Pointer));
     let (pool_urls, meta_urls) = (urls(Class::WriteOnce), urls(Class::Pointer));
     if ui.json {

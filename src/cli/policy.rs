@@ -68,10 +68,11 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
     if ui.json {
         ui.data(&facts.to_string());
     }
+    let makes = if policy.insecure_software_keys { "release init" } else { "release key generate" };
     match keys.len() {
         0 => {}
-        1 => ui.say("1 public key of it does not exist yet; `release init` makes it."),
-        count => ui.say(&format!("{count} public keys of it do not exist yet; `release init` makes them.")),
+        1 => ui.say(&format!("1 public key of it does not exist yet; `{makes}` makes it.")),
+        count => ui.say(&format!("{count} public keys of it do not exist yet; `{makes}` makes them.")),
     }
     Ok(0)
 }

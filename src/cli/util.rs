@@ -1,9 +1,17 @@
 //! `release util`: for packagers and tests.
 
 use std::fs;
+#[cfg(feature = "terminal")]
+use std::io::Write as _;
+#[cfg(feature = "terminal")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(feature = "terminal")]
+use clap_mangen::roff::Roff;
+#[cfg(feature = "terminal")]
+use clap_mangen::roff::roman;
 use jiff::Timestamp;
 #[cfg(feature = "terminal")]
 use serde_json::json;
@@ -89,7 +97,9 @@ pub fn run(command: &Command, ui: &Ui) -> Result<u8, CommandError> {
                 CommandError::system(format!("cannot write to {}: {error}", folder.display()), &error)
             };
             fs::create_dir_all(folder).map_err(failed)?;
-            clap_mangen::generate_to(super::command(), folder).map_err(failed)?;
+            let mut command = super::command();
+            command.build();
+            write_pages(&command, folder).map_err(failed)?;
             ui.say(&format!("Manual pages written to {}", folder.display()));
             if ui.json {
                 ui.data(&json!({ "version": 1, "folder": folder.display().to_string() }).to_string());
@@ -101,6 +111,28 @@ pub fn run(command: &Command, ui: &Ui) -> Result<u8, CommandError> {
         }
     }
     Ok(0)
+}
+
+/// Writes the manual page of a command, and those of the commands below it. Examples are
+/// not filled, as other text is: somebody may paste them.
+#[cfg(feature = "terminal")]
+fn write_pages(command: &clap::Command, folder: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        write_pages(below, folder)?;
+    }
+    let examples = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+    let page = clap_mangen::Man::new(command.clone().after_long_help(clap::builder::Resettable::Reset));
+    let mut file = fs::File::create(folder.join(page.get_filename()))?;
+    page.render(&mut file)?;
+    if let Some(examples) = examples.strip_prefix("Examples:\n") {
+        let mut section = Roff::new();
+        section.control("SH", ["EXAMPLES"]).control("nf", []);
+        for line in examples.lines() {
+            section.text([roman(line)]);
+        }
+        section.control("fi", []).to_writer(&mut file)?;
+    }
+    file.flush()
 }
 
 /// The command line without what is hidden, which completions would offer.

@@ -25,6 +25,7 @@ use crate::manifest::Sha256;
 use crate::manifest::json;
 use crate::manifest::names::printable;
 use crate::manifest::publication;
+use crate::manifest::publication::TIMESTAMP;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Stage;
@@ -38,9 +39,6 @@ use crate::transport::Medium;
 use crate::transport::Opened;
 use crate::transport::TransportError;
 use crate::transport::UNFINISHED;
-
-/// The last name of every publication.
-const TIMESTAMP: &str = "metadata/timestamp.json";
 
 /// A medium that was opened: what it says is in order, and all that it should carry
 /// has a file. What is in these files is checked by [`Self::check_content`].
@@ -130,6 +128,11 @@ impl Carried {
 
     pub(super) fn refused(&self, reason: String) -> CourierError {
         CourierError::Refused { place: self.place.clone(), reason }
+    }
+
+    /// The newest content of a name; `None` if no publication has it.
+    pub(super) fn content_of(&self, name: &RepoPath) -> Option<Sha256> {
+        self.names.get(name).map(|(_, sha256)| *sha256)
     }
 
     /// Compares every content that is there with its digest.

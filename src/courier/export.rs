@@ -28,6 +28,7 @@ use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::json;
 use crate::manifest::names::printable;
+use crate::manifest::publication::TIMESTAMP;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Stage;
@@ -37,6 +38,7 @@ use crate::repository::State;
 use crate::repository::layout;
 use crate::transport::Found;
 use crate::transport::Medium;
+use crate::transport::TransportError;
 use crate::transport::UNFINISHED;
 
 /// What a file system takes for names and rounding, in bytes for each file.
@@ -94,16 +96,25 @@ pub fn export(
     let export = Export { version: VERSION, serial, after, publications };
     let export = export.to_vec().map_err(RepositoryError::Json)?;
     check_bounds(&records, &content, &export)?;
-    let writer = Writer { home, medium: Medium::make(place)?, place, progress };
+    let writer = Writer { home, medium: make(place)?, place, progress };
     writer.clear(&records, &content)?;
     writer.write_all(&records, &content, &export)?;
     let bytes = content.values().map(|(_, length)| length).sum();
     Ok(Exported { serial, after, files: content.len(), bytes, digest: Sha256::of(&export) })
 }
 
+/// Opens the folder of the medium, which is made. That above it is not: where nothing is
+/// mounted, this machine's own disk would be written to.
+fn make(place: &Path) -> Result<Medium, CourierError> {
+    Medium::make(place).map_err(|error| match error {
+        TransportError::Read { source, .. } => CourierError::Write { path: place.to_owned(), source },
+        other => other.into(),
+    })
+}
+
 /// The metadata that is needed to verify the newest state.
 fn current(state: &State) -> Result<BTreeSet<RepoPath>, CourierError> {
-    let mut names = vec!["metadata/timestamp.json".parse()];
+    let mut names = vec![TIMESTAMP.parse()];
     names.extend((1..=state.roots.len() as u64).map(|number| layout::metadata(number, "root")));
     names.push(layout::metadata(state.targets.0, "targets"));
     names.push(layout::metadata(state.snapshot.0, "snapshot"));

@@ -9,19 +9,23 @@ use jiff::Timestamp;
 
 use super::Carried;
 use super::CourierError;
+use super::Export;
 use super::RECEIPT;
 use super::Receipt;
+use super::Record;
 use super::Seen;
 use super::VERSION;
 use super::vouch;
 use crate::home;
 use crate::home::Base;
 use crate::home::HomeError;
+use crate::home::atomic;
 use crate::manifest::Sha256;
 use crate::manifest::json;
 use crate::manifest::names::one_line;
 use crate::publish;
 use crate::publish::DeployKeys;
+use crate::publish::MirrorState;
 use crate::publish::Outcome;
 use crate::publish::Shown;
 use crate::repository::RepositoryError;
@@ -31,6 +35,8 @@ use crate::tuf;
 
 /// The file of a courier's folder with the root that he trusts.
 const ROOT: &str = "root.json";
+/// The file of a courier's folder with what all of its mirrors hold.
+const CARRIED: &str = "carried.json";
 
 /// What was pushed.
 #[derive(Debug)]
@@ -72,14 +78,37 @@ pub fn push(
     checked(serial, digest);
     let newest = (serial, carried.timestamp()?);
     // Where everything is at hand, what a mirror has lost is put back.
-    let everything = carried.export.after == 0;
+    let everything = carried.export.after == 0 || !goes_on(base, &carried.export)?;
     let outcomes = publish::push_carried(carried.as_ref(), newest, everything, &newest_root, now, keys)?;
     home::step("courier.pushed");
+    if outcomes.iter().all(|outcome| outcome.result.is_ok()) {
+        atomic::write(&base.resolve(CARRIED), &carried.export.to_vec().map_err(RepositoryError::Json)?)?;
+    }
     let receipt = receipt(base, carried.export.serial, &newest_root, &outcomes)?;
     desk.write(RECEIPT, |file| file.write_all(&receipt))
         .and_then(|()| desk.sync())
         .map_err(|source| CourierError::Write { path: desk.path(RECEIPT), source })?;
     Ok(Pushed { serial, digest, outcomes })
+}
+
+/// Whether the publications that mirrors hold, as far as is noted here, are those that
+/// the medium has under the same numbers. Otherwise nothing may be taken for granted: a
+/// new file that somebody has put into an old publication would be on no mirror.
+fn goes_on(base: &Base, export: &Export) -> Result<bool, HomeError> {
+    let before = atomic::read_if_there(&base.resolve(CARRIED))?;
+    let Some(before) = before.and_then(|bytes| Export::parse(&bytes).ok()) else {
+        return Ok(false);
+    };
+    for mirror in base.terminal.mirrors.keys() {
+        if MirrorState::load(base, mirror)?.serial > before.serial {
+            return Ok(false);
+        }
+    }
+    let is_there = |record: &Record| {
+        let found = export.publications.binary_search_by_key(&record.serial, |record| record.serial);
+        found.is_ok_and(|place| export.publications[place] == *record)
+    };
+    Ok(before.publications.iter().all(is_there))
 }
 
 /// The root of the project whose publications are carried.

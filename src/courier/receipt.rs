@@ -22,6 +22,7 @@ use crate::manifest::MirrorName;
 use crate::manifest::Sha256;
 use crate::manifest::json;
 use crate::manifest::names::one_line;
+use crate::manifest::publication::TIMESTAMP;
 use crate::policy::MirrorEntry;
 use crate::publish;
 use crate::publish::MirrorState;
@@ -134,8 +135,6 @@ fn note(home: &Home, state: &State, seen: &Seen, now: Timestamp) -> Result<Fate,
         None => Fate::Holds(held),
     })
 }
-
-const TIMESTAMP: &str = "metadata/timestamp.json";
 
 /// A mirror that serves this timestamp and nothing else.
 struct Shown<'a>(&'a [u8]);

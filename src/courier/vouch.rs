@@ -3,6 +3,7 @@
 //! the future, which mirrors never give back.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -16,15 +17,23 @@ use crate::manifest::Publication;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
+use crate::manifest::bundle;
+use crate::manifest::names::NameError;
 use crate::manifest::release;
 use crate::progress::Event;
 use crate::progress::Progress;
+use crate::repository::layout;
 use crate::transport::Files;
 use crate::tuf;
 use crate::tuf::Copies;
 use crate::tuf::ProductRole;
 use crate::verify::Rejection;
+use crate::verify::Trust;
 use crate::verify::repository;
+
+/// What nobody has signed the length of is shorter, in bytes: a longer one would only
+/// fill mirrors.
+const MAX_UNLISTED: u64 = bundle::MAX_BUNDLE;
 
 /// What is known of the repository from signed metadata.
 struct Vouched {
@@ -58,6 +67,7 @@ pub fn check(
     let mut listings = BTreeMap::new();
     for product in products {
         let trust = repository::trust_of(&served, &product, pinned, &[]).map_err(verify)?;
+        check_whole(carried, &trust)?;
         listings.insert(product, trust.listing().clone());
     }
     for stale in project.stale(now) {
@@ -73,6 +83,41 @@ pub fn check(
     Ok(newest.cloned().unwrap_or(vouched.pinned))
 }
 
+fn unlisted(entry: &Entry) -> Result<(), &'static str> {
+    if entry.length > MAX_UNLISTED { Err("is longer than such a file may be") } else { Ok(()) }
+}
+
+/// Demands that publications have all that was released: what somebody has left out
+/// would be named by metadata, and be on no mirror.
+fn check_whole(carried: &Carried, trust: &Trust) -> Result<(), CourierError> {
+    let product = trust.product();
+    let has = |name: Result<RepoPath, NameError>, expected: Option<Sha256>| {
+        let name = name.map_err(|error| carried.refused(error.to_string()))?;
+        match carried.content_of(&name) {
+            Some(found) if expected.is_none_or(|expected| found == expected) => Ok(()),
+            _ => Err(carried.refused(format!("no publication has {name} of what was released"))),
+        }
+    };
+    for (version, files) in &trust.listing().releases {
+        for artifact in files.values() {
+            has(layout::target(product, version, artifact.sha256, &artifact.name), Some(artifact.sha256))?;
+            has(layout::release(product, version, artifact.name.as_str()), Some(artifact.sha256))?;
+        }
+        has(layout::release(product, version, &release::bundle_file(product, version)), None)?;
+        has(layout::bundle(product), None)?;
+        let claimants: BTreeSet<&Holder> = trust.policy().claims.values().map(|key| &key.holder).collect();
+        let claim = |holder: &Holder| layout::release(product, version, &release::claim_file(holder));
+        let claims = claimants.into_iter().filter(|holder| has(claim(holder), None).is_ok()).count();
+        let need = trust.policy().products.get(product).map_or(0, |entry| entry.rebuilds as usize) + 1;
+        if claims < need {
+            return Err(
+                carried.refused(format!("publications have {claims} of {need} claims about {product} {version}"))
+            );
+        }
+    }
+    Ok(())
+}
+
 impl Vouched {
     /// Whether a name may be there with this content.
     fn vouches(&self, name: &RepoPath, entry: &Entry) -> Result<(), &'static str> {
@@ -80,14 +125,14 @@ impl Vouched {
         match segments.as_slice() {
             ["targets", rest @ .., file] => match (file.split_once('.'), rest) {
                 (Some((hash, _)), _) if hash.parse() != Ok(entry.sha256) => Err("does not bear its own digest"),
-                (_, ["policy" | "keys", _]) => Ok(()),
+                (_, ["policy" | "keys", _]) => unlisted(entry),
                 (Some((_, file)), [product, version]) => self.of_release(product, version, file, entry),
                 _ => Err("is no target"),
             },
             ["releases", product, version, file] => self.of_release(product, version, file, entry),
-            ["metadata", file] => self.of_metadata(file, entry.sha256),
+            ["metadata", file] => unlisted(entry).and_then(|()| self.of_metadata(file, entry.sha256)),
             // Pointers that no verdict rests on, or that bear signatures of their own.
-            _ => Ok(()),
+            _ => unlisted(entry),
         }
     }
 
@@ -105,8 +150,10 @@ impl Vouched {
         match listed {
             Some(artifact) if (artifact.sha256, artifact.length) == (entry.sha256, entry.length) => Ok(()),
             Some(_) => Err("has another content than its release manifest says"),
-            None if file == release::CHECKSUMS_SIGNATURE || file == release::bundle_file(&product, &version) => Ok(()),
-            None if holder.is_some_and(|holder| holder.parse::<Holder>().is_ok()) => Ok(()),
+            None if file == release::CHECKSUMS_SIGNATURE || file == release::bundle_file(&product, &version) => {
+                unlisted(entry)
+            }
+            None if holder.is_some_and(|holder| holder.parse::<Holder>().is_ok()) => unlisted(entry),
             None => Err("is no file of its release"),
         }
     }

@@ -275,7 +275,7 @@ impl Cut<'_> {
             environment: done.environment,
             inputs: &done.inputs,
         };
-        let at = seal::expiry((self.now)(), jiff::SignedDuration::ZERO);
+        let at = seal::to_second((self.now)());
         let expires = seal::expiry(at, of_product.expires.get_ref().duration());
         let staged = place.stage(&statement, &done.artifacts, number, expires, journal.head(), folders)?;
         check_stage(&staged, folders.0)?;

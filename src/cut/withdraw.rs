@@ -136,7 +136,7 @@ impl Cut<'_> {
                 _ => {}
             }
         }
-        let at = seal::expiry((self.now)(), jiff::SignedDuration::ZERO);
+        let at = seal::to_second((self.now)());
         let entry = Withdrawn {
             version: self.version.clone(),
             reason: reason.clone(),

@@ -33,7 +33,7 @@ pub fn extend(home: &Home, whose: Whose<'_>, person: &dyn Secrets, now: Timestam
     let bytes = atomic::read(&path)?;
     let damaged = |error: openpgp::OpenPgpError| HomeError::Damaged { path: path.clone(), reason: error.to_string() };
     let certificate = Certificate::one(&bytes).map_err(damaged)?;
-    let at = seal::expiry(now, jiff::SignedDuration::ZERO);
+    let at = seal::to_second(now);
     let expires = seal::expiry(at, home.policy.openpgp.expires.duration());
     let batch = Batch::open_keys(home, [&entry.primary], &Tokens::new(person))?;
     let what = format!("certificate {} at {at}", certificate.fingerprint());

@@ -25,11 +25,13 @@ use crate::manifest::TouchPolicy;
 use crate::policy::DeployKey;
 use crate::policy::Place;
 use crate::policy::Policy;
+use crate::policy::check_owners;
 use crate::progress::Event;
 use crate::progress::Stage;
 use crate::repository::seal;
 
-/// Slots for deploy keys, the usual ones first. Keys of the policy are in others.
+/// Slots for deploy keys, the usual ones first. Keys of the policy begin at the other end
+/// of the numbers (`super::plan`), and come to these last.
 const SLOTS: [u8; 9] = [0x9a, 0x95, 0x94, 0x93, 0x92, 0x91, 0x90, 0x8f, 0x8e];
 
 /// Which deploy keys to make, and where.
@@ -50,11 +52,20 @@ pub struct DeployRequest<'a> {
 /// # Errors
 /// The token is missing, too old, or has no room; a secret is wrong; nobody vouches
 /// for the token.
-pub fn deploy_keys(request: &DeployRequest<'_>, person: &dyn Secrets, now: Timestamp) -> Result<[Slot; 2], EnrolError> {
+pub fn make_deploy_keys(
+    request: &DeployRequest<'_>,
+    person: &dyn Secrets,
+    now: Timestamp,
+) -> Result<[Slot; 2], EnrolError> {
     let DeployRequest { base, policy, serial, keys } = request;
     let allow_weak = policy.is_some_and(|policy| policy.insecure_weak_firmware);
     let name =
         TokenName { serial: *serial, holder: policy.and_then(|policy| base.terminal.holder_of(policy, *serial)) };
+    if let Some(policy) = policy {
+        let new = keys.iter().map(|(key, _)| (key, *serial));
+        let shared = check_owners(policy, base.terminal.keys_in_tokens().chain(new));
+        shared.map_err(|shared| EnrolError::Shared(shared, name.clone()))?;
+    }
     person.event(Event::Begin { stage: Stage::Enrol, what: &name.to_string() });
     let mut token = find_sound(&name, allow_weak)?;
     let makers = read_makers(base.folder())?;
@@ -68,7 +79,7 @@ pub fn deploy_keys(request: &DeployRequest<'_>, person: &dyn Secrets, now: Times
             slot,
             pin: PinPolicy::Once,
             touch: TouchPolicy::Never,
-            created: seal::expiry(now, jiff::SignedDuration::ZERO),
+            created: seal::to_second(now),
         });
     }
     secure(&mut token, &name, person)?;

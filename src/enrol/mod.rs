@@ -58,6 +58,8 @@ pub use care::attest;
 pub use care::selftest;
 pub use care::unblock;
 pub use certificate::extend;
+pub use deploy::DeployRequest;
+pub use deploy::make_deploy_keys;
 pub use drill::Drilled;
 pub use drill::drill;
 pub use import::ImportPublicError;
@@ -68,9 +70,6 @@ pub use public::check_attestation;
 pub use public::read_makers;
 
 use self::public::certificate_pem;
-
-pub use self::deploy::DeployRequest;
-pub use self::deploy::deploy_keys;
 
 /// What the file is called in which users read what is attested of a key.
 pub const ATTESTED: &str = "attested.json";
@@ -189,6 +188,14 @@ pub enum EnrolError {
         /// Why.
         error: AttestationError,
     },
+    /// A certificate holds keys beside those that are attested.
+    #[error("{file} does not count: {error}")]
+    Certificate {
+        /// Its file.
+        file: String,
+        /// Why.
+        error: OpenPgpError,
+    },
     /// The token says nothing of how a key came to be.
     #[error(
         "{token} vouches for no key in slot {slot}, where {key} should be: it holds none, or one that was imported"
@@ -284,8 +291,9 @@ pub fn generate(request: &Request<'_>, person: &impl Secrets, now: Timestamp) ->
             _ => atomic::write(&folder.join(&key.public), public.to_pem().as_bytes())?,
         }
     }
-    // Both of them were just read from this token.
-    let slots: Vec<(&KeyName, Slot)> = certificates.iter().map(|(key, _, place)| (&key.name, place.slot)).collect();
+    // What goes into a certificate is what was attested, whatever the token says now.
+    let slots: Vec<(&KeyName, Slot, &PublicKey)> =
+        certificates.iter().map(|(key, public, place)| (&key.name, place.slot, public)).collect();
     let signers = piv::opened(&name, (token, pin), &slots, person)?;
     for entry in policy.certificates() {
         let made = |name: &KeyName| {
@@ -403,7 +411,7 @@ fn plan(
             // 9C would ask for it before each signature.
             pin: PinPolicy::Once,
             touch,
-            created: seal::expiry(now, jiff::SignedDuration::ZERO),
+            created: seal::to_second(now),
         });
     }
     Ok(planned)

@@ -23,6 +23,7 @@ use crate::manifest::KeyName;
 use crate::manifest::PinPolicy;
 use crate::manifest::TouchPolicy;
 use crate::openpgp::Certificate;
+use crate::openpgp::OpenPgpError;
 use crate::policy::Policy;
 
 /// What is public about a key.
@@ -94,13 +95,17 @@ impl PublicFiles {
     /// `None` for a key that was not made in a token.
     ///
     /// # Errors
-    /// As [`check_attestation`].
+    /// As [`check_attestation`]; the certificate that it is in has other keys, of which
+    /// nobody would know where they were made.
     pub fn check(&self, policy: &Policy, makers: &Makers, now: Timestamp) -> Result<Option<Attested>, EnrolError> {
-        let checked = self
-            .made
-            .as_ref()
-            .map(|(place, certificates)| check_attestation(policy, makers, &self.key, place, certificates, now));
-        checked.transpose()
+        let Some((place, certificates)) = &self.made else {
+            return Ok(None);
+        };
+        if let Some(certificate) = &self.certificate {
+            let refused = |error: OpenPgpError| EnrolError::Certificate { file: self.file.clone(), error };
+            certificate.check_keys().map_err(refused)?;
+        }
+        check_attestation(policy, makers, &self.key, place, certificates, now).map(Some)
     }
 }
 

@@ -167,6 +167,13 @@ pub enum Event {
         /// The publication that it was sealing.
         serial: Option<u64>,
     },
+    /// A person recorded what a mirror should say about itself.
+    Accept {
+        /// The mirror.
+        mirror: MirrorName,
+        /// Digest of what it said, a fact a line, sorted.
+        facts: Sha256,
+    },
     /// The last line was torn by a crash, and was cut off.
     Torn {
         /// Its length in bytes.

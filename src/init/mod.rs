@@ -48,6 +48,7 @@ use crate::openpgp::OpenPgpError;
 use crate::policy::Policy;
 use crate::policy::RoleEntry;
 use crate::policy::Sandbox;
+use crate::policy::SharedToken;
 use crate::policy::Terminal;
 use crate::progress::Progress;
 use crate::repository::RepositoryError;
@@ -113,6 +114,12 @@ pub enum InitError {
         /// How many can.
         have: usize,
     },
+    /// One token for two people.
+    #[error(
+        "keys of {} and {} were made in token {}: whoever knows its PIN could use both",
+        .0.owners[0], .0.owners[1], .0.serial
+    )]
+    SharedToken(SharedToken),
     /// The policy cannot become metadata.
     #[error(transparent)]
     Rules(#[from] RulesError),
@@ -309,7 +316,7 @@ fn make_keys(
             atomic::write(&folder.join(entry.public.get_ref()), key.public().to_pem().as_bytes())?;
         }
     }
-    let created = seal::expiry(now, jiff::SignedDuration::ZERO);
+    let created = seal::to_second(now);
     let expires = seal::expiry(created, policy.openpgp.expires.duration());
     for entry in policy.certificates() {
         let key = |name| keys.get(name).map(|signer| NewKey { signer, created });
@@ -375,7 +382,7 @@ fn sign_top_level(
     journal: &mut Journal,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<Sha256, InitError> {
-    let at = seal::expiry(now(), jiff::SignedDuration::ZERO);
+    let at = seal::to_second(now());
     let rules = Rules::load(&home.policy, home.folder())?;
     let root = rules.root(1, at)?;
     let root = sign_draft("root", root, &home.policy.role.root, &rules, batch, journal, at)?;

@@ -19,6 +19,7 @@ use crate::key::piv::enrolment;
 use crate::key::piv::enrolment::Enrolment;
 use crate::manifest::KeyName;
 use crate::policy::Policy;
+use crate::policy::check_owners;
 use crate::tuf::draft::DraftError;
 
 /// What stands beside the public half of a key about its place in a token.
@@ -33,7 +34,7 @@ fn read_place(folder: &Path, public: &str, name: &KeyName) -> Result<Option<Enro
 }
 
 /// Checks what the makers of tokens vouch for about each key, and writes it down
-/// for users. Without software keys, that is every key.
+/// for users. Without software keys, that is every key. No token counts for two people.
 pub(crate) fn check_attestations(
     policy: &Policy,
     folder: &Path,
@@ -41,6 +42,7 @@ pub(crate) fn check_attestations(
     now: Timestamp,
 ) -> Result<(), InitError> {
     let mut makers = None;
+    let mut serials = Vec::new();
     for (name, public) in policy.public_files().filter(|(name, _)| !new.contains(name)) {
         let Some(files) = PublicFiles::load(policy, &name, public, folder)? else {
             continue;
@@ -58,9 +60,10 @@ pub(crate) fn check_attestations(
         if let Some(attested) = files.check(policy, makers, now)? {
             let bytes = attested.to_json().map_err(DraftError::from)?;
             atomic::write(&folder.join(Policy::file_beside(public, &name, ATTESTED)), &bytes)?;
+            serials.push((name, attested.serial));
         }
     }
-    Ok(())
+    check_owners(policy, serials.iter().map(|(name, serial)| (name, *serial))).map_err(InitError::SharedToken)
 }
 
 /// The keys in tokens that are plugged in, with their enrolments.

@@ -12,6 +12,9 @@ use super::Sha256;
 /// The version of the publication file that this program writes and reads.
 pub const VERSION: u32 = 1;
 
+/// The pointer that readers begin with: the last name of every publication.
+pub const TIMESTAMP: &str = "metadata/timestamp.json";
+
 /// Whether a name is used once or again and again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -126,6 +126,7 @@ impl Certificate {
         if names != [name.as_bytes()] {
             return refuse("it is not for the holder's name, as the policy has that, and for no other");
         }
+        self.check_keys()?;
         if cert.user_attributes().count() + cert.unknowns().count() + cert.bad_signatures().count() > 0 {
             return refuse("it holds other things than a name, keys and their signatures");
         }
@@ -145,6 +146,20 @@ impl Certificate {
             return refuse("not all of it is bound together by valid signatures");
         }
         Ok(())
+    }
+
+    /// Demands that it has one key that certifies and one that signs. A further key could
+    /// sign for the holder as well, and nobody would ask where that one was made.
+    ///
+    /// # Errors
+    /// There are more, or fewer.
+    pub fn check_keys(&self) -> Result<(), OpenPgpError> {
+        match self.0.keys().count() {
+            2 => Ok(()),
+            found => Err(OpenPgpError::Other(format!(
+                "it holds {found} keys, not two: one that certifies, and one that signs"
+            ))),
+        }
     }
 
     /// Until when it is good, as its newest signature says; `None` if for ever.

@@ -181,18 +181,24 @@ impl Terminal {
         })
     }
 
+    /// The keys in tokens, also for deploying, with the serial numbers of those.
+    pub fn keys_in_tokens(&self) -> impl Iterator<Item = (&KeyName, u32)> {
+        let tokens = self.tokens.iter().map(|(name, place)| (name, place.get_ref()));
+        let deploy = self.deploy_keys().map(|key| (&key.name, &key.place));
+        tokens.chain(deploy).filter_map(|(name, place)| match place {
+            Place::Slot { serial, .. } => Some((name, *serial)),
+            Place::File(_) => None,
+        })
+    }
+
     /// Checks that no token is shared by two people: whoever knows its PIN would
-    /// count for both. The archive shares its token with nobody, since two people
-    /// keep that and its PIN.
+    /// count for both. The archive shares its token with nobody and nothing, since two
+    /// people keep that and its PIN.
     ///
     /// # Errors
     /// One is, with the people.
     pub fn check_tokens(&self, policy: &Policy) -> Result<(), SharedToken> {
-        let places = self.tokens.iter().filter_map(|(name, place)| match place.get_ref() {
-            Place::Slot { serial, .. } => Some((name, *serial)),
-            Place::File(_) => None,
-        });
-        check_owners(policy, places)
+        check_owners(policy, self.keys_in_tokens())
     }
 }
 

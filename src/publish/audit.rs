@@ -16,6 +16,7 @@ use super::Target;
 use super::all_served;
 use super::facts;
 use super::pace::READERS;
+use super::random;
 use super::served;
 use crate::home::Home;
 use crate::manifest::Class;
@@ -88,6 +89,8 @@ pub enum Finding {
         /// What is wrong.
         reason: String,
     },
+    /// This home's record of what it should say is not the one that was accepted.
+    Record,
 }
 
 impl Finding {
@@ -101,6 +104,7 @@ impl Finding {
             Self::Appeared { .. } => "appeared",
             Self::Vanished { .. } => "vanished",
             Self::Silent { .. } => "silent",
+            Self::Record => "record",
         }
     }
 
@@ -111,7 +115,7 @@ impl Finding {
             | Self::Missing { path, .. }
             | Self::Unexpected { path }
             | Self::Mode { path, .. } => Some(path),
-            Self::Appeared { .. } | Self::Vanished { .. } | Self::Silent { .. } => None,
+            Self::Appeared { .. } | Self::Vanished { .. } | Self::Silent { .. } | Self::Record => None,
         }
     }
 }
@@ -127,6 +131,9 @@ impl fmt::Display for Finding {
             Self::Mode { path, mode } => write!(f, "{path}: its mode there is {mode:o}"),
             Self::Appeared { fact } | Self::Vanished { fact } => f.write_str(fact),
             Self::Silent { reason } => f.write_str(reason),
+            Self::Record => {
+                f.write_str("what this home has recorded of the mirror is not what its journal says was accepted")
+            }
         }
     }
 }
@@ -187,7 +194,17 @@ pub fn audit(
     }
     let mut findings = as_served(&target.served, &to_read, keys.progress())?;
     let mut missing = expected.clone();
-    for Listed { path, mode } in target.mirror.list(expected.len() + SURPLUS)? {
+    // What a thief has put there must not hide what else was found.
+    let unlisted = |error| Finding::Silent { reason: format!("not all of its disk was looked at: {error}") };
+    let listed = match target.mirror.list(expected.len() * 2 + SURPLUS) {
+        Err(error @ (PublishError::Protocol { .. } | PublishError::Refused { .. })) => {
+            missing.clear();
+            findings.push(unlisted(error));
+            Vec::new()
+        }
+        listed => listed?,
+    };
+    for Listed { path, mode } in listed {
         missing.remove(path.as_str());
         match expected.get(path.as_str()) {
             None => findings.push(Finding::Unexpected { path: printable(&path) }),
@@ -199,7 +216,12 @@ pub fn audit(
     for path in missing.into_keys().filter(|path| to_read.iter().all(|(read, _)| read != path)) {
         findings.push(Finding::Missing { path: path.to_owned(), reason: "it is not on its disk".to_owned() });
     }
-    let (facts, about_itself) = facts::compare(home, mirror, target.mirror.facts()?.as_deref(), now)?;
+    let (facts, about_itself) = match target.mirror.facts() {
+        Err(error @ (PublishError::Protocol { .. } | PublishError::Refused { .. })) => {
+            (Compared::All, vec![Finding::Silent { reason: format!("what it says of itself cannot be read: {error}") }])
+        }
+        said => facts::compare(home, mirror, said?.as_deref(), now)?,
+    };
     findings.extend(about_itself);
     findings.sort();
     Ok(Some(Audit { serial, files: expected.len(), read: to_read.len(), facts, findings }))
@@ -209,12 +231,9 @@ pub fn audit(
 fn choose<T>(all: &mut Vec<T>, count: usize) -> Result<(), PublishError> {
     let count = count.min(all.len());
     for place in 0..count {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)
-            .map_err(|error| PublishError::io(std::path::Path::new("/dev/urandom"), std::io::Error::other(error)))?;
         let left = (all.len() - place) as u64;
         // So few of so many numbers are more likely than others that it is no matter.
-        let chosen = place + usize::try_from(u64::from_le_bytes(random) % left).unwrap_or(0);
+        let chosen = place + usize::try_from(u64::from_le_bytes(random()?) % left).unwrap_or(0);
         all.swap(place, chosen);
     }
     all.truncate(count);

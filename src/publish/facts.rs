@@ -1,5 +1,6 @@
 //! What a mirror says about itself: accounts, settings, keys, units. Only a hint: one
-//! whose root is not honest says what it likes.
+//! whose root is not honest says what it likes. What it should say is recorded, with its
+//! digest in the journal: whose head every release signs.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +14,10 @@ use super::Finding;
 use super::PublishError;
 use super::Target;
 use super::all_served;
+use crate::home::Event;
 use crate::home::Home;
 use crate::home::HomeError;
+use crate::home::Journal;
 use crate::home::atomic;
 use crate::manifest::MirrorName;
 use crate::manifest::Sha256;
@@ -88,6 +91,9 @@ pub(super) fn compare(
     let Some(recorded) = recorded else {
         return Ok((if said.is_some() { Compared::NotRecorded } else { Compared::Nothing }, Vec::new()));
     };
+    if accepted_digest(&home.journal()?, mirror) != Some(digest(&recorded.facts)) {
+        return Ok((Compared::All, vec![Finding::Record]));
+    }
     let silent = |reason: String| Ok((Compared::All, vec![Finding::Silent { reason }]));
     let Some(said) = said else {
         return silent("the mirror does not say any more what it is like".to_owned());
@@ -136,9 +142,26 @@ pub fn accept(
     let Facts { facts, .. } = Facts::parse(&said).map_err(no_facts)?;
     let (_, mut changes) = compare(home, mirror, Some(&said), now)?;
     changes.sort();
-    let text: String = facts.iter().flat_map(|fact| [fact, "\n"]).collect();
-    let accepted = Accepted { facts: facts.len(), sha256: Sha256::of(text.as_bytes()), changes };
+    let accepted = Accepted { facts: facts.len(), sha256: digest(&facts), changes };
     atomic::make_folder(&home.facts_folder())?;
     atomic::write_json(&home.facts(mirror), &Recorded { version: VERSION, at: now, facts })?;
+    let mut journal = home.journal()?;
+    if accepted_digest(&journal, mirror) != Some(accepted.sha256) {
+        journal.append(now, Event::Accept { mirror: mirror.clone(), facts: accepted.sha256 })?;
+    }
     Ok(Some(accepted))
+}
+
+fn digest(facts: &BTreeSet<String>) -> Sha256 {
+    let text: String = facts.iter().flat_map(|fact| [fact, "\n"]).collect();
+    Sha256::of(text.as_bytes())
+}
+
+/// What was accepted last of a mirror.
+fn accepted_digest(journal: &Journal, mirror: &MirrorName) -> Option<Sha256> {
+    let of = |event: &Event| match event {
+        Event::Accept { mirror: of, facts } if of == mirror => Some(*facts),
+        _ => None,
+    };
+    journal.events().filter_map(of).last()
 }

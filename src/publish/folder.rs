@@ -11,13 +11,13 @@ use super::Content;
 use super::Listed;
 use super::PublishError;
 use super::Supply;
-use super::TIMESTAMP;
 use super::Work;
 use crate::home;
 use crate::home::atomic;
 use crate::manifest::Entry;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
+use crate::manifest::publication::TIMESTAMP;
 use crate::transport::Folder;
 
 /// Where files are made before they get their names. Web servers should not

@@ -2,8 +2,9 @@
 //!
 //! Two phases over all mirrors at once: first content, under names that are never
 //! used again, read back; then, only where that held and a quorum is met, the
-//! pointers, `timestamp.json` last. A mirror that was down keeps its old, whole state and is caught up.
-//! Publishing is a pure function of publications: nothing is decided here.
+//! pointers, `timestamp.json` last. A mirror that was down keeps its old, whole state
+//! and is caught up. Publishing is a pure function of publications: nothing is decided
+//! here.
 
 mod audit;
 mod error;
@@ -17,6 +18,7 @@ mod survey;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -32,6 +34,7 @@ use crate::manifest::Entry;
 use crate::manifest::MirrorName;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
+use crate::manifest::publication::TIMESTAMP;
 use crate::policy::MirrorEntry;
 use crate::progress::Event;
 use crate::progress::Evidence;
@@ -59,8 +62,8 @@ pub use sftp::Account;
 pub use sftp::Checked;
 pub use sftp::DeployKeys;
 pub use sftp::check;
-pub use sftp::deploy_keys;
-pub use sftp::make_deploy_keys;
+pub use sftp::make_deploy_key_files;
+pub use sftp::public_deploy_keys;
 pub use supply::Content;
 pub use supply::Supply;
 pub use supply::find;
@@ -76,8 +79,6 @@ pub use survey::refuse_old_home;
 pub use survey::shown;
 pub use survey::survey;
 
-/// The pointer that readers begin with.
-const TIMESTAMP: &str = "metadata/timestamp.json";
 /// The version of a mirror's state file.
 const VERSION: u32 = 1;
 
@@ -244,6 +245,14 @@ fn served(files: &dyn Files, name: &str, length: u64) -> Result<Option<Sha256>, 
     let place = || format!("{}/{name}", files.place());
     let digest = Sha256::of_reader(content, &mut |_| {});
     digest.map(|(found, _)| Some(found)).map_err(|source| TransportError::Read { place: place(), source })
+}
+
+/// Random bytes, which nobody knows before.
+fn random<const N: usize>() -> Result<[u8; N], PublishError> {
+    let mut random = [0; N];
+    getrandom::fill(&mut random)
+        .map_err(|error| PublishError::io(Path::new("/dev/urandom"), std::io::Error::other(error)))?;
+    Ok(random)
 }
 
 /// Does a job for all mirrors at once.

@@ -35,6 +35,7 @@ use crate::manifest::Publication;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::publication;
+use crate::manifest::publication::TIMESTAMP;
 use crate::transport::Files;
 use crate::transport::Folder;
 use crate::transport::Opened;
@@ -390,7 +391,7 @@ fn number_of(path: &RepoPath) -> Option<(Product, u64)> {
 /// be, since it takes trust from what is shown; `timestamp.json` last.
 fn pointer_rank(path: &RepoPath) -> (u8, String) {
     let rank = match path.as_str() {
-        "metadata/timestamp.json" => 4,
+        TIMESTAMP => 4,
         other if other.ends_with(".root.json") => 3,
         "index.html" => 2,
         other if other.starts_with("metadata/") => 0,

@@ -26,6 +26,7 @@ use crate::manifest::Version;
 use crate::manifest::dsse;
 use crate::manifest::dsse::Envelope;
 use crate::manifest::names::NameError;
+use crate::manifest::publication::TIMESTAMP;
 use crate::manifest::release;
 use crate::tuf::Draft;
 use crate::tuf::ProductRole;
@@ -144,7 +145,7 @@ pub fn prepare(
     }
     let page = index::render(home.policy.repository.get_ref(), home.policy.site.as_deref(), &listings);
     add("index.html".parse(), &page)?;
-    add("metadata/timestamp.json".parse(), &timestamp)?;
+    add(TIMESTAMP.parse(), &timestamp)?;
     if let Some(release) = release {
         for file in &release.files {
             pending.add_file(&file.path, file.sha256)?;
@@ -230,6 +231,10 @@ fn published_claims(state: &State, product: &Product, listing: &ProductRole) -> 
 
 /// A date so much later, to the second, as TUF writes it.
 pub fn expiry(at: Timestamp, period: jiff::SignedDuration) -> Timestamp {
-    let later = at.checked_add(period).unwrap_or(Timestamp::MAX);
-    Timestamp::from_second(later.as_second()).unwrap_or(later)
+    to_second(at.checked_add(period).unwrap_or(Timestamp::MAX))
+}
+
+/// A date to the second: neither TUF nor OpenPGP writes fractions.
+pub fn to_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

@@ -18,6 +18,8 @@ use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
 use rustix::io::Errno;
 
+use super::Files;
+use super::Opened;
 use super::TransportError;
 
 /// How the names of files begin that are not whole yet.
@@ -42,7 +44,8 @@ pub fn open_folder(folder: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// The top folder of a medium; what is below it is never entered.
+/// The top folder of a medium. Only as [`Files`], where it is a copy of a repository,
+/// is what is below it entered; no link is followed either way.
 #[derive(Debug)]
 pub struct Medium {
     folder: OwnedFd,
@@ -193,5 +196,36 @@ impl Medium {
     pub fn free_space(&self) -> io::Result<u64> {
         let found = rustix::fs::fstatvfs(&self.folder)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+}
+
+impl Files for Medium {
+    /// What a link leads to is not on the medium: it could be a secret of this machine.
+    fn open(&self, path: &str) -> Result<Option<Opened>, TransportError> {
+        let place = || self.path(path).display().to_string();
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let look = || -> rustix::io::Result<Option<(File, u64)>> {
+            // What it is is known before it is opened.
+            let found =
+                rustix::fs::openat2(&self.folder, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+            let is_file = |mode| FileType::from_raw_mode(mode) == FileType::RegularFile;
+            if !is_file(rustix::fs::fstat(&found)?.st_mode) {
+                return Ok(None);
+            }
+            let file = open_inside(&self.folder, path)?;
+            let metadata = rustix::fs::fstat(&file)?;
+            let length = u64::try_from(metadata.st_size).unwrap_or(0);
+            Ok(is_file(metadata.st_mode).then_some((file, length)))
+        };
+        match look() {
+            Ok(Some((file, length))) => Ok(Some(Opened { content: Box::new(file), length: Some(length) })),
+            Ok(None) | Err(Errno::LOOP | Errno::XDEV) => Err(TransportError::NotAFile { place: place() }),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(TransportError::Read { place: place(), source: error.into() }),
+        }
+    }
+
+    fn place(&self) -> String {
+        self.place.display().to_string()
     }
 }

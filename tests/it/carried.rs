@@ -29,6 +29,8 @@ use crate::courier::round;
 use crate::courier::with_folders;
 use crate::support::Lab;
 use crate::support::forge::value;
+use crate::support::mirror::Mirror;
+use crate::support::mirror::enter_in;
 use crate::support::program;
 use crate::support::run;
 
@@ -68,7 +70,22 @@ fn add(lab: &Lab, name: &str, class: &str) {
     });
 }
 
-const DEEDS: [Deed; 31] = [
+/// Takes names away from publications, and content that nobody names any more.
+fn leave_out(lab: &Lab, part: &str) {
+    forge(lab, 2, |publication| {
+        publication["entries"].as_array_mut().unwrap().retain_mut(|entry| {
+            let names = entry["names"].as_array_mut().unwrap();
+            names.retain(|name| !name.as_str().unwrap().contains(part));
+            let is_named = !names.is_empty();
+            if !is_named {
+                let _ = fs::remove_file(lab.path("stick").join(entry["sha256"].as_str().unwrap()));
+            }
+            is_named
+        });
+    });
+}
+
+const DEEDS: [Deed; 36] = [
     (|lab| lab.write("stick/readme.txt", "hello"), "readme.txt was not exported"),
     (|lab| lab.write("stick/a\u{1b}[2Jb", "hello"), r"a\u{1b}[2Jb was not exported"),
     (|lab| lab.write(&format!("stick/{}", "0".repeat(64)), "hello"), "was not exported"),
@@ -164,6 +181,25 @@ const DEEDS: [Deed; 31] = [
         },
         "it has more than 274877906944 bytes",
     ),
+    // It would fill mirrors for ever.
+    (
+        |lab| {
+            forge(lab, 2, |publication| {
+                let entries = publication["entries"].as_array_mut().unwrap();
+                let signatures = entries.iter_mut().find(|it| it["names"].to_string().contains("SHA256SUMS.asc"));
+                signatures.unwrap()["length"] = json!(64_u64 << 30);
+            });
+        },
+        "SHA256SUMS.asc is longer than such a file may be",
+    ),
+    // Metadata would name what is on no mirror.
+    (|lab| leave_out(lab, "kestrel-1.0.notes"), "of what was released"),
+    (
+        |lab| leave_out(lab, "releases/kestrel/1.0/kestrel-1.0.notes"),
+        "no publication has releases/kestrel/1.0/kestrel-1.0.notes",
+    ),
+    (|lab| leave_out(lab, ".bundle.json"), "bundle.json of what was released"),
+    (|lab| leave_out(lab, "claim.alice"), "publications have 0 of 1 claims about kestrel 1.0"),
     (|lab| add(lab, "releases/kestrel/6.6/kestrel-6.6", "write-once"), "is of a version that nobody has released"),
     (
         |lab| add(lab, "releases/kestrel/1.0/extra", "write-once"),
@@ -296,4 +332,27 @@ fn a_medium_that_changes_after_it_was_checked_gives_no_name_to_anything() {
     fs::remove_dir_all(lab.path("stick")).unwrap();
     round(&lab);
     lab.verify(&["one"]).exits(0);
+}
+
+/// What is new is put into a publication that mirrors hold already.
+#[test]
+fn what_is_new_is_pushed_wherever_somebody_has_moved_it() {
+    let lab = with_folders();
+    let ports = enter_in(&lab, "courier", "eu1");
+    let mirror = Mirror::start_in(&lab, "courier", "eu1", ports);
+    round(&lab);
+    lab.write("work/notes", "notes of 1.1\n");
+    lab.commit("1.1");
+    lab.tag("1.1");
+    lab.cut("1.1").exits(0);
+    export(&lab).exits(0);
+    let mut moved = Vec::new();
+    forge(&lab, 3, |publication| {
+        let entries = publication["entries"].as_array_mut().unwrap();
+        moved = entries.extract_if(.., |entry| entry["class"] == "write-once").collect();
+    });
+    assert!(!moved.is_empty());
+    forge(&lab, 2, |publication| drop(publication["entries"].as_array_mut().unwrap().splice(0..0, moved)));
+    push(&lab).exits(0);
+    lab.verify(&[&mirror.url()]).exits(0).says("kestrel 1.1");
 }

@@ -63,6 +63,38 @@ fn a_pin_from_the_factory_opens_nothing() {
     lab.cut("1.0").exits(0);
 }
 
+/// What sets a PIN, and what writes keys, is no better known than the PIN.
+#[test]
+fn a_puk_or_management_key_from_the_factory_signs_nothing() {
+    let lab = TokenLab::new();
+    lab.lab.tag("1.0");
+    lab.begin("1.0");
+    let alice = &lab.tokens[ALICE];
+    let good = alice.state();
+    let refused = |message: &str, command: &str| {
+        lab.set_pins(&[]);
+        let said = lab.cut("1.0").exits(1).says(&format!("token 20000001 of alice still has the {message}"));
+        said.says(command).says("release cut kestrel 1.0");
+        assert_eq!((lab.count(is_signature), alice.pins()), (0, 0));
+        lab.lab.assert_nothing_published();
+        lab.runs(&["key", "selftest"]).exits(1).says(message);
+    };
+    alice.change(|state| "12345678".clone_into(&mut state.puk.value));
+    refused("PUK from the factory", "ykman --device 20000001 piv access change-puk");
+    alice.change(|state| {
+        state.puk = good.puk.clone();
+        state.management = Management::default_of(state.firmware);
+    });
+    refused(
+        "management key from the factory",
+        "ykman --device 20000001 piv access change-management-key --generate --protect",
+    );
+    alice.change(|state| *state = good.clone());
+    lab.set_pins(&[]);
+    lab.cut("1.0").exits(0);
+    lab.lab.verify(&["mirror"]).exits(0);
+}
+
 #[test]
 fn slots_of_other_kinds_sign_what_they_can() {
     let lab = TokenLab::new();

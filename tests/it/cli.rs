@@ -31,6 +31,11 @@ fn manual_pages_and_completions_are_made_for_every_command() {
         assert!(made.iter().any(|file| file == name), "{name} in {made:?}");
     }
     assert!(!made.iter().any(|file| file.contains("tuf-client")), "{made:?}");
+    // Examples can be pasted: their lines are not filled.
+    let page = String::from_utf8(lab.read("man/release-mirror-add.1")).unwrap();
+    assert!(page.contains("RELEASE_HOME"), "{page}");
+    let page = page.split_once(".SH EXAMPLES\n.nf\n").unwrap().1;
+    assert!(page.contains("\n      release mirror add eu1") && page.ends_with("\n.fi\n"), "{page}");
     for shell in ["bash", "zsh", "fish"] {
         lab.runs(&["util", "completions", shell]).exits(0).says("verify").does_not_say("tuf-client");
     }

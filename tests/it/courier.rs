@@ -149,7 +149,7 @@ fn a_courier_brings_releases_to_mirrors_that_the_terminal_never_sees() {
     let [up, down] = servers;
     drop(down);
     let said = push(&lab).exits(PARTIAL).says("not pushed  us1").says("1 of 3 mirrors").says("Connection refused");
-    said.says("release courier push DIR").says("Wrote the receipt");
+    said.says("release courier push stick").says("Wrote the receipt");
     lab.verify(&[&up.url()]).exits(0).says("kestrel 1.2");
     let said = import(&lab)
         .exits(0)
@@ -167,7 +167,7 @@ fn a_courier_brings_releases_to_mirrors_that_the_terminal_never_sees() {
     // A mirror has lost a file: with all at hand, it is put back.
     back.as_root("rm -f /srv/mirror/pool-root/pub/releases/kestrel/1.0/kestrel-1.0").exits(0);
     lab.verify(&[&back.url()]).exits(REJECTED);
-    export(&lab).exits(0).says("nothing new: by its receipts, all mirrors have it");
+    export(&lab).exits(0).says("nothing that mirrors lack, by their receipts");
     push(&lab).exits(0).says("publication 5 to mirror us1 (0 new files)");
     let facts = value(lab.runs(&["export", "stick", "--all", "--json"]).exits(0).out.as_bytes());
     assert_eq!((&facts["serial"], &facts["after"]), (&json!(5), &json!(0)), "{facts}");

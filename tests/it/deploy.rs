@@ -298,7 +298,7 @@ fn a_token_that_fails_keeps_its_mirrors_as_they_were_and_no_others() {
     let mirror = lab.mirror();
     // A second name of it, with other keys in the same token.
     let terminal = String::from_utf8(lab.lab.read("home/terminal.toml")).unwrap();
-    let (_, entered) = terminal.split_once("[mirror.\"eu1\"]").unwrap();
+    let (_, entered) = terminal.split_once("[mirror.eu1]").unwrap();
     let second = entered.replace("/9a", "/94").replace("/95", "/93");
     lab.enter("us1", &[], &[PIN]).1.exits(0);
     let quorum = "[publish]\nquorum = 1\n";
@@ -497,4 +497,69 @@ fn a_mirror_behind_another_machine_is_logged_in_to_with_the_token() {
     let in_token = jump.replace("file:keys/jump", "token:20000009/94");
     lab.lab.write("home/terminal.toml", format!("{terminal}{in_token}\n"));
     lab.runs(&[PIN], &["publish"]).exits(1).says("only deploy keys are in tokens");
+}
+
+#[test]
+fn a_courier_logs_in_with_the_token_that_he_carries() {
+    let lab = DeployLab::new();
+    // The terminal reaches no mirror, and knows nothing of his token.
+    fs::rename(lab.lab.path("mirror"), lab.lab.path("copy")).unwrap();
+    fs::remove_dir_all(lab.lab.path("home/mirrors")).unwrap();
+    let terminal = String::from_utf8(lab.lab.read("home/terminal.toml")).unwrap();
+    let entry_of_terminal = "[mirror.eu1]\ncourier = true\n";
+    lab.lab.write("home/terminal.toml", terminal.replace("[mirror.here]\npath = \"../mirror\"", entry_of_terminal));
+    lab.lab.write("courier/root.json", lab.lab.read("trust/root.json"));
+    lab.lab.write("courier/terminal.toml", "version = 1\n");
+
+    // A maker of tokens is as little trusted by him as by a terminal.
+    let in_folder = ["--home", "courier"];
+    let (_, said) = lab.enter("eu1", &in_folder, &[PIN, PUK]);
+    said.exits(1).says("keys/attestation-roots cannot be used: no root").says("no key was made");
+    assert_eq!(lab.token.state().keys.len(), 1);
+    lab.lab.write("courier/keys/attestation-roots/test-only.pem", Vendor::usual().root_pem());
+    lab.token.change(|state| state.firmware = [5, 4, 3]);
+    let (_, said) = lab.enter("eu1", &in_folder, &[PIN, PUK]);
+    said.exits(REJECTED).says("has firmware 5.4.3, from which keys can be read");
+    lab.token.change(|state| state.firmware = [5, 7, 1]);
+    let (ports, said) = lab.enter("eu1", &in_folder, &[PIN, PUK]);
+    said.exits(0).says("Generated mirror-eu1-pool in slot 9a, touch never").says("are in token 20000009");
+    let mirror = Mirror::start_in(&lab.lab, "courier", "eu1", ports);
+    let check = ["mirror", "check", "eu1", "--home", "courier"];
+    lab.runs(&[PIN], &check).exits(0).says("rel-pool  logs in").says("rel-meta  logs in");
+
+    lab.cut(&[]).exits(0).says("A courier brings it to");
+    lab.lab.runs(&["export", "stick"]).exits(0);
+    let push = |secrets: &[&str]| lab.runs(secrets, &["courier", "push", "stick", "--home", "courier"]);
+    let stops = |said: Said, message: &str| {
+        said.exits(4).says(message).says("release courier push DIR").does_not_say(PIN);
+        lab.lab.verify(&[&mirror.url()]).exits(REJECTED).says("timestamp.json not found");
+    };
+    // Nothing is tried without him, twice, or by another token.
+    lab.token.forget_events();
+    stops(push(&[]), "no PIN for token 20000009");
+    stops(push(&["11111111", "11111111"]), "token 20000009 refuses the PIN: it is wrong, and 2 tries are left");
+    assert_eq!((lab.token.state().pin.left, count(&lab.token.events(), is_login)), (2, 0));
+    lab.token.change(|state| "12345678".clone_into(&mut state.puk.value));
+    stops(push(&[PIN]), "token 20000009 still has the PUK from the factory");
+    lab.token.change(|state| PUK.clone_into(&mut state.puk.value));
+    let state = lab.token.state();
+    let other = Key::generate(Algorithm::P256, PinPolicy::Once, TouchPolicy::Never);
+    lab.token.change(|state| drop(state.keys.insert(0x9a, other)));
+    stops(push(&[PIN]), "has another key in slot 9a than the one that is enrolled as mirror-eu1-pool");
+    lab.token.change(|now| *now = state);
+    lab.pcscd.reader(0).unplug();
+    stops(push(&[PIN]), "token 20000009 is not plugged in");
+    lab.pcscd.reader(0).plug(&lab.token);
+
+    lab.token.forget_events();
+    push(&[PIN]).exits(0).says("to mirror eu1").says("Wrote the receipt").does_not_say(PIN);
+    let events = lab.token.events();
+    assert_eq!((count(&events, is_pin), count(&events, is_login), count(&events, is_touch)), (1, 2, 0), "{events:?}");
+    assert!(lab.shows(&mirror, "1.1"));
+    lab.lab.runs(&["import", "stick"]).exits(0).says("holds eu1: publication");
+    // Nothing secret is in his folder, on the stick, or on the mirror.
+    let mut grep = program("grep");
+    grep.args(["-r", "-l", "-a", "-e", PIN, "-e", PUK, "courier", "stick", "eu1", "home"]);
+    assert_eq!(run(grep.current_dir(lab.lab.path(""))).out, "");
+    assert_eq!(agents(&lab.lab.path("")), Vec::<PathBuf>::new());
 }

@@ -6,8 +6,24 @@ use std::fs;
 use release::key::Signer;
 use release::manifest::Attested;
 use release::manifest::Sha256;
+use sequoia_openpgp as sequoia;
+use sequoia_openpgp::parse::Parse as _;
+use sequoia_openpgp::serialize::SerializeInto as _;
 use serde_json::Value;
 use serde_json::json;
+
+use sequoia::Packet;
+use sequoia::crypto::mpi;
+use sequoia::packet::key::Key4;
+use sequoia::packet::key::PublicParts;
+use sequoia::packet::key::SecretParts;
+use sequoia::packet::key::SubordinateRole;
+use sequoia::packet::key::UnspecifiedRole;
+use sequoia::packet::signature::SignatureBuilder;
+use sequoia::types::Curve;
+use sequoia::types::HashAlgorithm;
+use sequoia::types::KeyFlags;
+use sequoia::types::SignatureType;
 
 use crate::support::Lab;
 use crate::support::forge::Forger;
@@ -16,6 +32,9 @@ use crate::support::piv::key::Key;
 use crate::support::piv::key::PinPolicy;
 use crate::support::piv::key::TouchPolicy;
 use crate::support::piv::vendor::Vendor;
+use crate::support::program;
+use crate::support::run;
+use crate::support::tokens::SERIALS;
 use crate::support::tokens::TokenLab;
 
 const REJECTED: i32 = 3;
@@ -105,7 +124,10 @@ fn a_key_is_shown_with_what_its_maker_vouches_for() {
     let keys = json["keys"].as_array().unwrap();
     assert!(keys.len() == 19 && keys.iter().all(|key| key["attested"]["firmware"] == "5.7.1"), "{json}");
     assert_eq!(keys[0]["place"], json!({ "serial": 20_000_001, "slot": "82" }));
-    lab.runs(&["key", "show", "nobody-release"]).exits(1).says("no public half").says("release key list");
+    lab.runs(&["key", "show", "nobody-release"])
+        .exits(1)
+        .says("no key `nobody-release` with a public half")
+        .says("release key list");
     // Before there is a home.
     lab.runs(&["key", "show", "bob-root", "--policy", "policy/policy.toml"]).exits(0).says("slot 85");
 
@@ -265,4 +287,68 @@ fn public_files_of_a_colleague_are_checked_before_they_are_kept() {
     let root = alice.map(|name| name.replace("claim", "root"));
     let said = take(&lab, &root.each_ref().map(String::as_str), &[]).exits(REJECTED);
     said.says("alice-root and alice-claim are in one token, 20000001, and belong to two people");
+}
+
+/// A slot of a token, for those who know how to ask it.
+struct Slot(sequoia::packet::Key<PublicParts, UnspecifiedRole>, Key);
+
+impl sequoia::crypto::Signer for Slot {
+    fn public(&self) -> &sequoia::packet::Key<PublicParts, UnspecifiedRole> {
+        &self.0
+    }
+
+    fn sign(&mut self, _: HashAlgorithm, digest: &[u8]) -> sequoia::Result<mpi::Signature> {
+        let signature = p256::ecdsa::Signature::from_der(&self.1.sign(digest).unwrap())?;
+        let (r, s) = signature.split_bytes();
+        Ok(mpi::Signature::ECDSA { r: mpi::MPI::new(&r), s: mpi::MPI::new(&s) })
+    }
+}
+
+/// The certificate with a further key that signs, made in software, as whoever has the
+/// token and its PIN can add one.
+fn with_a_software_key(certificate: &[u8], primary: Key) -> Vec<u8> {
+    let cert = sequoia::Cert::from_bytes(certificate).unwrap();
+    let key = cert.primary_key().key().clone();
+    let mut certifier = Slot(key.clone().role_into_unspecified(), primary);
+    let made: sequoia::packet::Key<SecretParts, SubordinateRole> =
+        Key4::generate_ecc(true, Curve::NistP256).unwrap().into();
+    let mut signer = made.clone().into_keypair().unwrap();
+    let builder = |of_type| SignatureBuilder::new(of_type).set_hash_algo(HashAlgorithm::SHA256);
+    let belongs = builder(SignatureType::PrimaryKeyBinding).sign_primary_key_binding(&mut signer, &key, &made).unwrap();
+    let binding = builder(SignatureType::SubkeyBinding).set_key_flags(KeyFlags::empty().set_signing()).unwrap();
+    let binding = binding.set_embedded_signature(belongs).unwrap();
+    let binding = made.bind(&mut certifier, &cert, binding).unwrap();
+    let packets = [Packet::from(made.take_secret().0), binding.into()];
+    cert.insert_packets(packets).unwrap().0.armored().to_vec().unwrap()
+}
+
+#[test]
+fn a_certificate_has_no_key_beside_those_that_are_attested() {
+    let lab = with_files_of_bob();
+    let good = lab.lab.read("policy/keys/bob.asc");
+    let certify = lab.tokens[BOB].state().keys[&0x87].clone();
+    let extended = with_a_software_key(&good, certify);
+    // It is what OpenPGP takes for bob: all of it is bound together.
+    lab.lab.write("policy/keys/bob.asc", extended);
+    let mut gpg = program("gpg");
+    gpg.args(["--show-keys", "--with-colons", "policy/keys/bob.asc"]).env("GNUPGHOME", lab.lab.path(""));
+    let shown = run(gpg.current_dir(lab.lab.path(""))).exits(0);
+    assert_eq!(shown.out.lines().filter(|line| line.starts_with("sub:")).count(), 2);
+    let message = "it holds 3 keys, not two: one that certifies, and one that signs";
+    take(&lab, &BOBS, &[]).exits(REJECTED).says("keys/bob.asc").says(message).says("nothing was kept");
+    assert!(!lab.lab.path("other/keys/bob.asc").exists());
+    // Nor does it come in where somebody has copied it.
+    let policy = ["--policy", "policy/policy.toml"];
+    let said = lab.runs(&[&["key", "show", "bob-openpgp"], &policy[..]].concat()).exits(REJECTED).says(message);
+    said.says("attested nothing that counts");
+    for index in 2..SERIALS.len() {
+        lab.generate(index).exits(0);
+    }
+    lab.set_pins(&[]);
+    let init = [&["init"], &policy[..], &["--mirror", "here=mirror"]].concat();
+    lab.runs(&init).exits(REJECTED).says(message).says("no home was made");
+    assert!(!lab.lab.path("home").exists());
+    lab.lab.write("policy/keys/bob.asc", good);
+    take(&lab, &BOBS, &[]).exits(0);
+    lab.runs(&init).exits(0);
 }

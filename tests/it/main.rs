@@ -29,6 +29,7 @@ mod forged;
 mod fuzz;
 mod home;
 mod hostile;
+mod impostor;
 mod interop;
 mod invariants;
 mod keylife;

@@ -279,3 +279,45 @@ fn a_medium_waits_for_other_commands() {
     drop(lock);
     import(&lab).exits(0);
 }
+
+/// A laboratory whose home was restored from a backup made before 1.1, and a stick with
+/// a copy of all that a mirror serves.
+fn restored() -> Lab {
+    let lab = Lab::released();
+    lab.copy("home", "backup");
+    lab.release_next("1.1");
+    fs::remove_dir_all(lab.path("home")).unwrap();
+    fs::rename(lab.path("backup"), lab.path("home")).unwrap();
+    lab.copy("mirror", "stick");
+    lab
+}
+
+#[test]
+fn a_copy_of_a_repository_leads_to_nothing_of_this_machine() {
+    // What no metadata lists, and what is listed.
+    for name in ["SHA256SUMS.asc", "SHA256SUMS", "claim.bob.intoto.json", "kestrel-1.1.bundle.json"] {
+        let lab = restored();
+        lab.write("home/keys/mirror-eu1-pool", "a deploy key\n");
+        let file = lab.path("stick/releases/kestrel/1.1").join(name);
+        let _ = fs::remove_file(&file);
+        symlink(lab.path("home/keys/mirror-eu1-pool"), &file).unwrap();
+        lab.runs(&["import", "--from", "stick"]).exits(REJECTED).says(&format!("{name} is not a plain file"));
+        let found = run(program("grep").args(["-r", "-l", "a deploy key"]).arg(lab.path("home/repository")));
+        assert_eq!(found.out, "", "{name}");
+    }
+    let lab = restored();
+    fs::rename(lab.path("stick/releases/kestrel/1.1"), lab.path("elsewhere")).unwrap();
+    symlink(lab.path("elsewhere"), lab.path("stick/releases/kestrel/1.1")).unwrap();
+    lab.runs(&["import", "--from", "stick"]).exits(REJECTED).says("is not a plain file");
+    // Signatures that nobody has made are not published by this home.
+    let lab = restored();
+    let file = lab.path("stick/releases/kestrel/1.1/SHA256SUMS.asc");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "-----BEGIN JUNK-----\n").unwrap();
+    lab.runs(&["import", "--from", "stick"]).exits(0).says("SHA256SUMS.asc is not signed by anybody").says("left out");
+    assert!(lab.path("home/repository/releases/kestrel/1.1/kestrel-1.1").exists());
+    assert!(!lab.path("home/repository/releases/kestrel/1.1/SHA256SUMS.asc").exists());
+    let lab = restored();
+    lab.runs(&["import", "--from", "stick"]).exits(0).does_not_say("left out");
+    assert!(lab.path("home/repository/releases/kestrel/1.1/SHA256SUMS.asc").exists());
+}

@@ -1,16 +1,30 @@
 //! OpenPGP certificates: what gpg, gpgv and sqv make of them, and how they are extended.
 
 use std::fs;
+use std::path::Path;
 
 use release::key::Algorithm;
+use release::key::KeyError;
+use release::key::Secrets;
 use release::key::Signer;
 use release::key::SoftwareKey;
+use release::key::piv::Secret;
+use release::key::piv::TokenName;
+use release::key::piv::Tokens;
+use release::key::piv::Wanted;
+use release::manifest::Holder;
+use release::manifest::KeyName;
+use release::manifest::Sha256;
 use release::openpgp;
 use release::openpgp::Certificate;
 use release::openpgp::NewKey;
+use release::progress;
+use release::progress::Progress;
+use zeroize::Zeroizing;
 
 use crate::support::Lab;
 use crate::support::Said;
+use crate::support::mirror::entry;
 use crate::support::piv::hand::Event;
 use crate::support::program;
 use crate::support::run;
@@ -197,6 +211,21 @@ fn the_archive_has_a_token_of_its_own() {
     assert_eq!(published(&lab.lab, "asc").iter().filter(|file| **file == archive).count(), 1);
     let terminal = String::from_utf8(lab.lab.read("home/terminal.toml")).unwrap();
     assert!(terminal.contains("archive-certify = { serial = 20000003, slot = \"88\" }"), "{terminal}");
+    // The PIN of that token is not typed for pushes.
+    let (_, add) = entry(&lab.lab, "eu1");
+    let host_key = add.last().unwrap();
+    let add: Vec<&str> = add.iter().map(String::as_str).chain(["--token", "20000003"]).collect();
+    lab.forget();
+    let said = lab.runs(&add).exits(REJECTED).says("keys of the archive and a machine in token 20000003");
+    said.says("no key was made").does_not_say("PIN of");
+    assert!(lab.events().is_empty());
+    assert_eq!(String::from_utf8(lab.lab.read("home/terminal.toml")).unwrap(), terminal);
+    let deploy = format!(
+        "[mirror.eu1]\nurl = \"http://eu1.invalid:1\"\naddress = [\"127.0.0.1\"]\nport = 1\nhost-key = \"{host_key}\"\n\
+         pool-key = \"token:20000003/9a\"\npointer-key = \"token:20000003/95\"\n"
+    );
+    lab.lab.write("home/terminal.toml", format!("{terminal}\n{deploy}"));
+    lab.runs(&["refresh"]).exits(REJECTED).says("keys of the archive and a machine in token 20000003");
     lab.lab.write("home/terminal.toml", terminal.replace("serial = 20000004", "serial = 20000003"));
     lab.runs(&["refresh"]).exits(REJECTED).says("keys of the archive and a machine in token 20000003");
 }
@@ -243,6 +272,123 @@ fn what_apt_reads_is_signed_in_one_file() {
         assert_ne!(gpgv(&["InRelease"]).code, Some(0));
         assert_ne!(gpg(&lab, "+0", &["--verify", "InRelease"]).code, Some(0));
     }
+}
+
+/// Whoever types the PIN of the archive's token.
+struct Keeper;
+
+impl Progress for Keeper {
+    fn event(&self, _: progress::Event<'_>) {}
+}
+
+impl Secrets for Keeper {
+    fn passphrase(&self, _: &KeyName, _: Option<&Holder>, _: bool) -> Result<Zeroizing<String>, KeyError> {
+        panic!("no software key is asked for")
+    }
+
+    fn new_passphrase(&self, _: &KeyName, _: Option<&Holder>) -> Result<Zeroizing<String>, KeyError> {
+        panic!("no software key is made")
+    }
+
+    fn pin(&self, _: &TokenName, _: Secret, _: u8) -> Result<Zeroizing<String>, KeyError> {
+        Ok(Zeroizing::new(PIN.to_owned()))
+    }
+
+    fn new_pin(&self, _: &TokenName, _: Secret) -> Result<Zeroizing<String>, KeyError> {
+        panic!("no PIN is set")
+    }
+
+    fn last_try(&self, _: &TokenName, _: Secret) -> bool {
+        false
+    }
+}
+
+/// Signs `Release` in a folder by the archive's token: `InRelease` and `Release.gpg`.
+fn sign_as_the_archive(folder: &Path) {
+    let certificate = Certificate::one(&fs::read(folder.join("archive.asc")).unwrap()).unwrap();
+    let tokens = Tokens::new(&Keeper);
+    let wanted = Wanted {
+        name: &"archive-openpgp".parse().unwrap(),
+        token: TokenName { serial: SERIALS[2], holder: None },
+        slot: "83".parse().unwrap(),
+        is_enrolled: Box::new(|public| certificate.signing_key().as_ref() == Some(public)),
+    };
+    let keys = tokens.open(&[wanted]).unwrap();
+    let text = fs::read_to_string(folder.join("Release")).unwrap();
+    let now = jiff::Timestamp::now();
+    let signed = openpgp::sign_cleartext(&certificate, &keys[0], "InRelease", &text, now).unwrap();
+    let detached = openpgp::sign_detached(&certificate, &keys[0], "Release", text.as_bytes(), now).unwrap();
+    fs::write(folder.join("InRelease"), signed).unwrap();
+    fs::write(folder.join("Release.gpg"), openpgp::join_signatures(&[detached]).unwrap()).unwrap();
+}
+
+#[test]
+fn the_token_of_the_archive_signs_what_apt_reads() {
+    // In a process of its own: which pcscd there is stands in its environment.
+    const FOLDER: &str = "RELEASE_TEST_ARCHIVE";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return sign_as_the_archive(Path::new(&folder));
+    }
+    let lab = TokenLab::fresh();
+    let policy = String::from_utf8(lab.lab.read("policy/policy.toml")).unwrap();
+    lab.lab.write("policy/policy.toml", policy.replace("[openpgp]\n", "[openpgp]\narchive = \"keys/archive.asc\"\n"));
+    lab.set_lines(SERIALS[2], &[PIN, PUK]);
+    let serial = SERIALS[2].to_string();
+    lab.runs(&["key", "generate", "--policy", "policy/policy.toml", "--token", &serial, "--archive"]).exits(0);
+    let packages = "Package: kestrel\nVersion: 1.0\nArchitecture: all\nMaintainer: Alice <alice@kestrel.example>\n\
+                    Filename: kestrel.deb\nSize: 1\nSHA256: 00\nDescription: none\n";
+    lab.lab.write("apt/Packages", packages);
+    let now = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S UTC");
+    let (digest, size) = (Sha256::of(packages.as_bytes()), packages.len());
+    lab.lab.write("apt/Release", format!("Origin: kestrel\nDate: {now}\nSHA256:\n {digest} {size} Packages\n"));
+    lab.lab.copy("policy/keys/archive.asc", "apt/archive.asc");
+    let certificate = Certificate::one(&lab.lab.read("apt/archive.asc")).unwrap();
+    lab.lab.write("apt/archive.gpg", certificate.to_binary().unwrap());
+    lab.forget();
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "openpgp::the_token_of_the_archive_signs_what_apt_reads"]).envs([lab.pcscd.variable()]);
+    run(again.env(FOLDER, lab.lab.path("apt"))).exits(0).says("1 passed");
+    let events = lab.tokens[2].events();
+    let signatures = events.iter().filter(|event| matches!(event, Event::Signature(0x83))).count();
+    assert_eq!((lab.tokens[2].pins(), lab.tokens[2].touches(), signatures), (1, 2, 2), "{events:?}");
+
+    // Cleartext for gpgv, gpg and apt; detached also for sqv, which knows no other.
+    let gpgv = |files: &[&str]| {
+        let mut command = program("gpgv");
+        command.env("GNUPGHOME", lab.lab.path("")).args(["--keyring", "./apt/archive.gpg"]).args(files);
+        run(command.current_dir(lab.lab.path("")))
+    };
+    gpgv(&["apt/InRelease"]).exits(0).says("Good signature from \"Archive of https://packages.kestrel.example\"");
+    gpgv(&["apt/Release.gpg", "apt/Release"]).exits(0);
+    gpg(&lab.lab, "+0", &["--import", "apt/archive.asc"]).exits(0);
+    gpg(&lab.lab, "+0", &["--verify", "apt/InRelease"]).exits(0);
+    sqv(&lab.lab, "+0", "apt/archive.asc", "apt/Release.gpg", "apt/Release").exits(0);
+    let update = || {
+        let folder = lab.lab.path("apt");
+        lab.lab.write("sources", format!("deb [signed-by={0}/archive.gpg] file:{0} ./\n", folder.display()));
+        fs::create_dir_all(lab.lab.path("lists/partial")).unwrap();
+        let mut apt = program("apt-get");
+        let options = ["Dir::Etc::sourceparts=-", "Dir::Etc::parts=-", "APT::Sandbox::User=root"].map(str::to_owned);
+        let places = ["Dir::Etc::sourcelist=sources", "Dir::State::Lists=lists", "Dir::Cache=cache"];
+        let places = places.map(|place| {
+            let (name, path) = place.split_once('=').unwrap();
+            format!("{name}={}", lab.lab.path(path).display())
+        });
+        for option in options.iter().chain(&places) {
+            apt.args(["-o", option]);
+        }
+        run(apt.arg("update").current_dir(lab.lab.path("")))
+    };
+    update().exits(0).does_not_say("W:").does_not_say("E:");
+    assert!(
+        fs::read_dir(lab.lab.path("lists"))
+            .unwrap()
+            .any(|file| { file.unwrap().file_name().to_string_lossy().ends_with("_InRelease") })
+    );
+    let changed = String::from_utf8(lab.lab.read("apt/InRelease")).unwrap().replace("kestrel", "kestral");
+    lab.lab.write("apt/InRelease", changed);
+    assert_ne!(gpgv(&["apt/InRelease"]).code, Some(0));
+    update().says("signatures were invalid");
 }
 
 /// Found by fuzzing: a signature in it names a key by a fingerprint of kind 122.

@@ -108,6 +108,8 @@ fn assert_is_a_debian_package(deb: &Path) {
         "doc/release-terminal/third-party-licences.gz",
         "doc/release-terminal/RELEASING.md",
         "doc/release-terminal/examples/policy.toml",
+        "doc/release-terminal/examples/terminal.toml",
+        "release-terminal/mirror",
     ] {
         assert!(root.join("usr/share").join(file).is_file(), "no {file} in the package");
     }

@@ -262,6 +262,25 @@ fn the_terminal_echoes_after_ctrl_c() {
 }
 
 #[test]
+fn bars_fit_into_a_window_of_80_columns() {
+    let lab = Lab::new();
+    let script = String::from_utf8(lab.read("work/build.sh")).unwrap();
+    lab.write("work/build.sh", format!("{script}echo {}\nsleep 1\n", "long".repeat(100)));
+    lab.commit("talks");
+    lab.tag("1.0");
+    let command = "stty cols 80; TERM=xterm release cut 1.0 --yes=1.0 --pin-fd 3 3<passphrases";
+    let (code, screen) = at_a_terminal(&lab, command, |prompt| panic!("asks {prompt}"));
+    assert_eq!(code, 0, "{screen}");
+    // Each frame is drawn over the last one.
+    let frames: Vec<&str> = screen.split("\u{1b}[2K").flat_map(str::lines).collect();
+    let building: Vec<&&str> = frames.iter().filter(|frame| frame.contains("longlong")).collect();
+    assert!(!building.is_empty(), "{screen}");
+    for frame in building {
+        assert!(frame.chars().count() <= 80 && !frame.contains("\u{1b}[38"), "{frame:?}");
+    }
+}
+
+#[test]
 fn a_guess_with_another_passphrase_is_no_try_of_the_person() {
     let lab = Lab::new();
     lab.tag("1.0");

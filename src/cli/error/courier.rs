@@ -80,8 +80,8 @@ impl From<CourierError> for CommandError {
                  `root.json` of the project",
             ),
             CourierError::NoRoot(_) => Self::from_error(FAILED, &error).hint(
-                "put the project's root.json there, and compare its SHA-256 with the fingerprint that the terminal \
-                 shows; nothing was pushed",
+                "name the courier's folder with --home, or put the project's root.json there, and compare its SHA-256 \
+                 with the fingerprint that the terminal shows; nothing was pushed",
             ),
         }
     }

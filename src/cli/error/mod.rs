@@ -246,7 +246,7 @@ fn remedy(error: &io::Error) -> Option<&'static str> {
 
 /// A path as a shell reads it back.
 #[cfg(feature = "terminal")]
-fn shell_path(path: &Path) -> String {
+pub(super) fn shell_path(path: &Path) -> String {
     let text = path.to_string_lossy();
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:@%=,".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {

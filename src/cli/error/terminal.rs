@@ -128,12 +128,28 @@ pub(super) fn with_token_hint(result: CommandError, error: &TokenError) -> Comma
         Problem::EmptySlot { .. } | Problem::OtherKey { .. } => {
             result.hint("nothing was signed; look for the right token, or correct [token] in terminal.toml")
         }
-        Problem::FactoryPin => result.hint_command(
+        Problem::Factory(Secret::Pin) => result.hint_command(
             "nothing was signed; set a PIN with the PUK using:",
             &["key", "unblock", "--token", &serial.to_string()],
         ),
+        Problem::Factory(Secret::Puk) => {
+            let lines = [format!("ykman --device {serial} piv access change-puk")];
+            result.hint_lines("nothing was signed; set another PUK, and put it into a safe, using:", &lines)
+        }
+        Problem::FactoryManagement => {
+            let lines = [format!("ykman --device {serial} piv access change-management-key --generate --protect")];
+            result.hint_lines("nothing was signed; set a random one, which is kept in the token, using:", &lines)
+        }
         Problem::LastTry(which) => {
-            result.hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"))
+            let result = result
+                .hint(format!("if you know the {which} for sure, say --last-try {serial}; a wrong one blocks it"));
+            match which {
+                Secret::Pin => result.hint_command(
+                    "if you do not, set a new one with the PUK using:",
+                    &["key", "unblock", "--token", &serial.to_string()],
+                ),
+                Secret::Puk => result,
+            }
         }
         Problem::Blocked(Secret::Pin) => result.hint_command(
             "set a new PIN with the PUK, which lies with the papers of the token, using:",
@@ -372,6 +388,14 @@ pub fn with_publish_hint(result: CommandError, error: &PublishError) -> CommandE
         PublishError::Denied { .. } => {
             result.hint("have the operator of the mirror run scripts/mirror with what `release mirror layout` prints")
         }
+        PublishError::Conflict { .. } | PublishError::Mode { .. } => result.hint(
+            "on that mirror, its operator finds out who wrote the file (the log of its SSH server names the key of each \
+             login), and removes it, after `chattr -i` if it was sealed",
+        ),
+        PublishError::Ended { .. } | PublishError::Silent(_) => result.hint(
+            "look whether that mirror is up and runs release-mirror-sshd.service, and whether terminal.toml has its address",
+        ),
+        PublishError::Full { .. } => result.hint("have the operator of the mirror make space there"),
         _ => result,
     }
 }
@@ -399,6 +423,11 @@ impl From<InitError> for CommandError {
                     &["key", "generate", "--help"],
                 )
                 .hint("for demonstrations and tests, say --software-keys"),
+            InitError::SharedToken(_) => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("no home was made; each person needs a token with a PIN of its own")
+            }
             InitError::Exists(_) => result.hint("nothing was changed; name another folder with --home"),
             _ => result.hint(again),
         }
@@ -415,7 +444,12 @@ impl From<EnrolError> for CommandError {
             EnrolError::NoHolder(_) | EnrolError::NothingToMake(_) | EnrolError::NoPolicy(_) => {
                 let mut result = result;
                 result.code = USAGE;
-                result
+                result.hint(match error {
+                    EnrolError::NothingToMake(_) => {
+                        "nothing was made: all of these keys exist, and `release key show` tells where"
+                    }
+                    _ => "nothing was made; name the policy with --policy, if it is another one",
+                })
             }
             EnrolError::WeakFirmware { .. } => {
                 let mut result = result;
@@ -449,6 +483,11 @@ impl From<EnrolError> for CommandError {
                 let mut result = result;
                 result.code = REJECTED;
                 result.hint("do not use this token: nobody can tell where such a key was made")
+            }
+            EnrolError::Certificate { .. } => {
+                let mut result = result;
+                result.code = REJECTED;
+                result.hint("use the certificate that `release key generate` has made, and no other")
             }
             EnrolError::NotErased { token, .. } => {
                 let lines = [format!("ykman --device {} piv reset", token.serial)];

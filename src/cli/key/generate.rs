@@ -22,25 +22,28 @@ use crate::manifest::Holder;
 ///
 /// If it was interrupted, run the same command again.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "\
+#[command(
+    group = clap::ArgGroup::new("whose").required(true).args(["holder", "online", "archive"]),
+    after_long_help = "\
 Examples:
   Make the keys of alice:
       release key generate --holder alice --token 15237801
 
   Make the online key, which is nobody's:
-      release key generate --online --token 15237804")]
+      release key generate --online --token 15237804"
+)]
 pub struct Args {
     /// The person, as the policy names them
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["online", "archive"])]
+    #[arg(long, value_name = "NAME")]
     holder: Option<Holder>,
     /// Make the key of snapshot and timestamp
-    #[arg(long, conflicts_with = "holder")]
+    #[arg(long)]
     online: bool,
     /// Make the keys of the archive's certificate, for apt
     ///
     /// In a token of its own. Let one person keep that token, and another one choose and
     /// keep its PIN, so that neither signs alone.
-    #[arg(long, conflicts_with_all = ["holder", "online"])]
+    #[arg(long)]
     archive: bool,
     /// The serial number that is printed on the token
     #[arg(long, value_name = "SERIAL")]

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use super::error::CommandError;
 use super::ui::Ui;
 use crate::home::Home;
+use crate::home::HomeError;
 
 /// Keys, and the tokens that hold them
 #[derive(Debug, clap::Subcommand)]
@@ -68,6 +69,12 @@ pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> 
 fn policy_file(named: Option<&Path>, home: &Path) -> Result<PathBuf, CommandError> {
     match named {
         Some(path) => Ok(path.to_owned()),
-        None => Ok(Home::open(home)?.folder().join("policy.toml")),
+        None => match Home::open(home) {
+            Ok(home) => Ok(home.folder().join("policy.toml")),
+            Err(error @ HomeError::NotAHome { .. }) => {
+                Err(CommandError::from(error).hint("where there is no home yet, name the policy with --policy FILE"))
+            }
+            Err(error) => Err(error.into()),
+        },
     }
 }

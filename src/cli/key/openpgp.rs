@@ -23,12 +23,13 @@ pub enum Command {
 /// As long as the policy says, from today. Asks the primary key of the certificate
 /// only. What was signed before stays good. `release refresh` publishes it.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["holder", "archive"]))]
 pub struct Extend {
     /// The person, as the policy names them
-    #[arg(long, value_name = "NAME", required_unless_present = "archive")]
+    #[arg(long, value_name = "NAME")]
     holder: Option<Holder>,
     /// The certificate of the archive, for apt
-    #[arg(long, conflicts_with = "holder")]
+    #[arg(long)]
     archive: bool,
 }
 

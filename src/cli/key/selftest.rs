@@ -30,7 +30,9 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let _lock = home.lock("release key selftest")?;
     let took = enrol::selftest(&home, args.token, ui, &Timestamp::now)?;
     if took.is_empty() {
-        return Err(CommandError::failed("terminal.toml names no key in such a token; nothing was tested"));
+        let token = args.token.map_or_else(|| "a token".to_owned(), |serial| format!("token {serial}"));
+        return Err(CommandError::failed(format!("terminal.toml names no key in {token}; nothing was tested"))
+            .hint_command("see which key is where using:", &["key", "list"]));
     }
     ui.say(&format!("{} work.", counted(took.len(), "key")));
     if ui.json {

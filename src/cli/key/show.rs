@@ -68,8 +68,8 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         known.push(Known { place: place.map(|place| place.get_ref().clone()), files, attested });
     }
     if known.is_empty() {
-        let what = args.key.as_ref().map_or("no key of the policy has".to_owned(), |key| format!("{key} has, or is,"));
-        return Err(CommandError::failed(format!("{what} no public half"))
+        let which = args.key.as_ref().map_or_else(String::new, |key| format!(" `{key}`"));
+        return Err(CommandError::failed(format!("the policy has no key{which} with a public half"))
             .hint_command("see all keys using:", &["key", "list"]));
     }
     let mut keys: Vec<Value> = Vec::new();

@@ -191,7 +191,7 @@ impl Ui {
         if self.bars
             && let Ok(mut pushes) = self.pushes.lock()
         {
-            let style = template("Publishing {msg:16.16} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec}");
+            let style = template("Publishing {msg:16!} [{bar:12}] {bytes}/{total_bytes} {bytes_per_sec}");
             let bar = pushes.screen.add(ProgressBar::new(total).with_style(style));
             bar.set_message(text::clean(mirror));
             pushes.bars.push((mirror.to_owned(), bar));
@@ -219,7 +219,7 @@ impl Ui {
         if !self.bars {
             return;
         }
-        let bar = ProgressBar::new_spinner().with_style(template("{spinner} {msg:.70}"));
+        let bar = ProgressBar::new_spinner().with_style(template("{spinner} {msg:70!}"));
         bar.set_message(text::clean(message));
         bar.enable_steady_tick(Duration::from_millis(120));
         if let Ok(mut slot) = self.bar.lock() {
@@ -293,7 +293,7 @@ impl Progress for Ui {
             Event::Begin { stage, what } => self.start_bar(&format!("{} {what}", doing(stage))),
             Event::Length(total) => self.with_bar(|bar| {
                 bar.set_length(total);
-                bar.set_style(template("{msg:.30} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec}"));
+                bar.set_style(template("{msg:28!} [{bar:10}] {bytes}/{total_bytes} {bytes_per_sec}"));
             }),
             Event::Advance(bytes) => self.with_bar(|bar| bar.inc(bytes)),
             Event::Push { mirror, total } => self.start_push(mirror, total),

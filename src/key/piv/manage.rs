@@ -113,12 +113,27 @@ impl Token {
     }
 
     fn replace(&mut self, ins: u8, p2: u8, old: &Pin, new: &Pin) -> Result<Verified, CardError> {
+        // Who changes a PIN has given it (SP 800-73-4 part 2, 3.2.2).
+        self.forget_at_end();
         let data = Zeroizing::new([*old.padded(), *new.padded()].concat());
         match self.exchange(Command { ins, p1: 0, p2, data: &data })? {
             (_, apdu::OK) => Ok(Verified::Right),
             (_, apdu::BLOCKED) => Ok(Verified::Wrong(0)),
             (_, status) => apdu::tries(status).map(Verified::Wrong).ok_or(CardError::Status(status)),
         }
+    }
+
+    /// Of which kind the management key is, and whether it is as it left the factory.
+    ///
+    /// # Errors
+    /// The token is gone, or says nothing that can be read.
+    pub fn management(&mut self) -> Result<(u8, bool), CardError> {
+        let answer = self.ask(0xf7, 0x00, MANAGEMENT, &[])?;
+        let unreadable = CardError::Garbage("with metadata that cannot be read");
+        let &[algorithm] = apdu::field(&answer, 0x01).ok_or(unreadable)? else {
+            return Err(unreadable);
+        };
+        Ok((algorithm, apdu::field(&answer, 0x05) == Some(&[1])))
     }
 
     /// Shows the token its management key. One that is as it left the factory is
@@ -129,13 +144,9 @@ impl Token {
     /// The key is neither the one from the factory nor behind the PIN
     /// ([`CardError::Status`]); the token is gone.
     pub fn manage(&mut self) -> Result<(), CardError> {
-        let answer = self.ask(0xf7, 0x00, MANAGEMENT, &[])?;
-        let unreadable = CardError::Garbage("with metadata that cannot be read");
-        let &[algorithm] = apdu::field(&answer, 0x01).ok_or(unreadable)? else {
-            return Err(unreadable);
-        };
+        let (algorithm, is_default) = self.management()?;
         let cipher = Cipher::of(algorithm).ok_or(CardError::Garbage("with a management key of an unknown kind"))?;
-        if apdu::field(&answer, 0x05) != Some(&[1]) {
+        if !is_default {
             let object = Zeroizing::new(self.object(BEHIND_PIN)?);
             let key = apdu::field(&object, 0x88).and_then(|fields| apdu::field(fields, 0x89));
             return self.authenticate(cipher, key.ok_or(CardError::Status(apdu::NOT_FOUND))?);
@@ -285,4 +296,46 @@ fn apply<C: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt>(
         cipher.decrypt_block(&mut block);
     }
     Some(block.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::key::piv::apdu::Card;
+
+    /// A token that agrees to everything, and notes whether it is to be reset.
+    struct Agrees(Arc<AtomicBool>);
+
+    impl Card for Agrees {
+        fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, CardError> {
+            Ok(match command[1] {
+                0xf8 => vec![0, 0, 0, 7, 0x90, 0],
+                0xfd => vec![5, 7, 1, 0x90, 0],
+                _ => vec![0x90, 0],
+            })
+        }
+
+        fn reset_at_end(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_token_that_was_told_a_pin_is_reset_afterwards() {
+        let (old, new) = (Pin::new("123456").unwrap(), Pin::new("654321").unwrap());
+        let is_reset = |told: &dyn Fn(&mut Token) -> Result<Verified, CardError>| {
+            let reset = Arc::new(AtomicBool::new(false));
+            let mut token = Token::begin(Box::new(Agrees(Arc::clone(&reset)))).unwrap();
+            assert!(!reset.load(Ordering::Relaxed), "one that was looked at only");
+            assert_eq!(told(&mut token), Ok(Verified::Right));
+            reset.load(Ordering::Relaxed)
+        };
+        assert!(is_reset(&|token| token.verify(&old)));
+        assert!(is_reset(&|token| token.change(Secret::Pin, &old, &new)));
+        assert!(is_reset(&|token| token.unblock(&old, &new)));
+    }
 }

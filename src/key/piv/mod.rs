@@ -131,9 +131,12 @@ pub enum Problem {
     /// One try is left, and nobody said that it may be spent.
     #[error("has one try of its {0} left, which was not spent")]
     LastTry(Secret),
-    /// Whoever finds the token knows its PIN.
-    #[error("still has the PIN from the factory, which everybody knows")]
-    FactoryPin,
+    /// Whoever finds the token knows its PIN, or can set one by its PUK.
+    #[error("still has the {0} from the factory, which everybody knows")]
+    Factory(Secret),
+    /// Whoever finds the token can replace its keys and what vouches for them.
+    #[error("still has the management key from the factory, which everybody knows")]
+    FactoryManagement,
     /// The PIN or PUK is blocked.
     #[error("has a blocked {0}: it was wrong too often")]
     Blocked(Secret),
@@ -253,6 +256,7 @@ impl<'a> Tokens<'a> {
         for slot in slots.iter().filter(|slot| slot.key.pin != PinPolicy::Never) {
             let Opened { token, pin } = &mut *lock(&held[&slot.token.serial].opened);
             if pin.is_none() {
+                refuse_factory(token).map_err(|problem| slot.token.error(problem))?;
                 *pin = Some(unlock(token, &slot.token, self.person)?);
             }
         }
@@ -327,16 +331,17 @@ fn assemble<'a>(
 /// The keys in slots of a token that is open, and whose PIN was given.
 ///
 /// # Errors
-/// A slot is empty, or holds no key of ours.
+/// A slot is empty, or holds another key.
 pub fn opened<'a>(
     token_name: &TokenName,
     (mut token, pin): (Token, Pin),
-    slots: &[(&KeyName, Slot)],
+    slots: &[(&KeyName, Slot, &PublicKey)],
     person: &'a dyn Secrets,
 ) -> Result<Vec<PivKey<'a>>, KeyError> {
     let mut checked = Vec::new();
-    for &(name, slot) in slots {
-        let wanted = Wanted { name, token: token_name.clone(), slot, is_enrolled: Box::new(|_| true) };
+    for &(name, slot, made) in slots {
+        let is_enrolled = Box::new(move |public: &PublicKey| public == made);
+        let wanted = Wanted { name, token: token_name.clone(), slot, is_enrolled };
         let (key, public) = check(&mut token, &wanted).map_err(|problem| token_name.error(problem))?;
         checked.push(Checked { name: name.clone(), token: token_name.clone(), slot, key, public });
     }
@@ -425,6 +430,20 @@ fn check(token: &mut Token, key: &Wanted<'_>) -> Result<(SlotKey, PublicKey), Pr
     }
 }
 
+/// Refuses a token with a secret that everybody knows: it was not made fit for keys, or
+/// somebody has set that back. Spends no try.
+fn refuse_factory(token: &mut Token) -> Result<(), Problem> {
+    for secret in [Secret::Pin, Secret::Puk] {
+        if token.secret(secret).map_err(Problem::Card)?.is_default {
+            return Err(Problem::Factory(secret));
+        }
+    }
+    match token.management().map_err(Problem::Card)? {
+        (_, true) => Err(Problem::FactoryManagement),
+        (_, false) => Ok(()),
+    }
+}
+
 /// Asks for the PIN of a token and gives it, once.
 ///
 /// # Errors
@@ -432,9 +451,6 @@ fn check(token: &mut Token, key: &Wanted<'_>) -> Result<(SlotKey, PublicKey), Pr
 pub fn unlock(token: &mut Token, name: &TokenName, person: &dyn Secrets) -> Result<Pin, KeyError> {
     let fails = |error| name.error(Problem::Card(error));
     let left = token.tries().map_err(fails)?;
-    if token.secret(Secret::Pin).map_err(fails)?.is_default {
-        return Err(name.error(Problem::FactoryPin));
-    }
     let pin = name.ask_for(Secret::Pin, left, person)?;
     name.is_right(Secret::Pin, token.verify(&pin).map_err(fails)?)?;
     Ok(pin)

@@ -109,6 +109,11 @@ impl Token {
         self.firmware
     }
 
+    /// It is reset when it is let go of, and forgets what it was told.
+    pub(super) fn forget_at_end(&mut self) {
+        self.card.reset_at_end();
+    }
+
     pub(super) fn exchange(&mut self, command: Command<'_>) -> Result<(Vec<u8>, u16), CardError> {
         apdu::exchange(self.card.as_mut(), command)
     }
@@ -134,7 +139,7 @@ impl Token {
     /// # Errors
     /// The token is gone.
     pub fn verify(&mut self, pin: &Pin) -> Result<Verified, CardError> {
-        self.card.reset_at_end();
+        self.forget_at_end();
         self.verify_with(pin.padded())
     }
 

@@ -6,14 +6,17 @@
 //! which never replaces anything. The other one replaces pointers. What readers
 //! see is read back over http.
 
+mod check;
 mod config;
 mod deploy;
-mod enroll;
 mod session;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -21,19 +24,20 @@ use futures_util::StreamExt;
 use futures_util::TryStreamExt;
 use futures_util::stream;
 
+pub use self::check::Checked;
+pub use self::check::check;
+pub use self::check::lacks;
 pub use self::deploy::DeployKeys;
-pub use self::enroll::Checked;
-pub use self::enroll::check;
-pub use self::enroll::deploy_keys;
-pub use self::enroll::lacks;
-pub use self::enroll::make_deploy_keys;
+pub use self::deploy::make_deploy_key_files;
+pub use self::deploy::public_deploy_keys;
+use self::session::Early;
+use self::session::Found;
 use self::session::IN_FLIGHT;
 use self::session::Session;
 use self::session::StageAgain;
 use super::Listed;
 use super::PublishError;
 use super::Supply;
-use super::TIMESTAMP;
 use super::Work;
 use super::facts::MAX_FACTS;
 use super::pace;
@@ -44,6 +48,7 @@ use crate::manifest::Class;
 use crate::manifest::Entry;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
+use crate::manifest::publication::TIMESTAMP;
 use crate::parallel;
 use crate::policy::DeployKey;
 use crate::policy::Place;
@@ -104,6 +109,8 @@ pub(super) struct Mirror<'h> {
     files: Arc<dyn Files>,
     /// Of its web server.
     pace: Pace,
+    /// Where pointers will be written when content is there.
+    pointers: Mutex<Option<Early>>,
 }
 
 /// What lacks some of its names on the mirror.
@@ -124,7 +131,7 @@ impl<'h> Mirror<'h> {
         files: Arc<dyn Files>,
     ) -> Self {
         let pace = Pace::new(pace::of_reader().rate);
-        Self { keys, supply, entry, files, pace }
+        Self { keys, supply, entry, files, pace, pointers: Mutex::default() }
     }
 
     fn with<T>(
@@ -132,7 +139,16 @@ impl<'h> Mirror<'h> {
         account: Account,
         work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
     ) -> Result<T, PublishError> {
-        session::with(self.keys, self.entry, account, work)
+        let early = match account {
+            Account::Pool => None,
+            Account::Pointer => self.early().take(),
+        };
+        session::with(self.keys, self.entry, account, early, work)
+    }
+
+    fn early(&self) -> MutexGuard<'_, Option<Early>> {
+        // What is kept here is whole at any moment.
+        self.pointers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What readers get under a name; `None` if there is nothing.
@@ -185,6 +201,8 @@ impl super::Mirror for Mirror<'_> {
         if content.is_empty() {
             return Ok(0);
         }
+        // Logins take most of the time of a small push: one goes on beside the other.
+        *self.early() = session::begin(self.keys, self.entry, Account::Pointer)?;
         let count = self.with(Account::Pool, async |session| {
             let mut missing = missing(session, content).await?;
             let lengths = missing.iter().map(|missing| missing.entry.length);
@@ -239,7 +257,7 @@ impl super::Mirror for Mirror<'_> {
                     if let Some((parent, _)) = to.rsplit_once('/') {
                         session.make_folder(parent).await?;
                     }
-                    session.replace(&staged, &to).await?;
+                    replace(session, &staged, &to).await?;
                     home::step(if name.as_str() == TIMESTAMP { "publish.timestamp" } else { "publish.pointer" });
                 }
                 for (name, entry) in &pointers {
@@ -282,12 +300,23 @@ fn published(name: &RepoPath) -> String {
 
 /// A new folder under a name that nobody can know before.
 async fn staging(session: &Session) -> Result<String, PublishError> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)
-        .map_err(|error| PublishError::io(std::path::Path::new("/dev/urandom"), std::io::Error::other(error)))?;
-    let folder = format!("{INCOMING}{}", hex::encode(random));
+    let folder = format!("{INCOMING}{}", hex::encode(super::random::<16>()?));
     session.make_folder(&folder).await?;
     Ok(folder)
+}
+
+/// Moves a staged pointer to its name. A thief may have made a folder there, over which
+/// nothing is moved, and which nobody may remove.
+async fn replace(session: &Session, staged: &str, to: &str) -> Result<(), PublishError> {
+    let Err(error) = session.replace(staged, to).await else {
+        return Ok(());
+    };
+    if !session.look(to).await?.is_some_and(Found::is_folder) {
+        return Err(error);
+    }
+    // Beside, since a folder that cannot be written to cannot get another parent.
+    session.replace(to, &format!("{to}.{}", hex::encode(super::random::<16>()?))).await?;
+    session.replace(staged, to).await
 }
 
 /// The content of which some names are not there.

@@ -48,7 +48,8 @@ use crate::publish::pace::Pace;
 pub(super) const IN_FLIGHT: usize = 32;
 /// The bytes per second of the slowest disk that we wait for.
 const DISK: u64 = 1_000_000;
-/// What every server of OpenSSH takes in one write and gives in one read, in bytes.
+/// What every server of OpenSSH takes in one write and gives in one read, in bytes. One
+/// that takes less would make of a file so many answers that it seems to keep the pace.
 const SMALL_WRITE: u64 = 32_000;
 /// More is not written at once, whatever the server offers.
 const LARGE_WRITE: u64 = 255_000;
@@ -99,9 +100,25 @@ impl Found {
 #[derive(Debug)]
 pub(super) struct StageAgain(pub PublishError);
 
-/// Opens a session at the first address that answers, and does some work. Where the
-/// key is in a token, ssh may use it for this account of this server, once for each
-/// address, and nobody may use it afterwards.
+/// An `ssh` that logs in while something else is done.
+pub(super) struct Early(Conversation, TempDir);
+
+/// Begins to log in at the first address, for a session that is wanted later. `None`
+/// where the key is in a token: it signs for a login that is waited for.
+///
+/// # Errors
+/// The key cannot be used; ssh cannot be run.
+pub(super) fn begin(keys: &DeployKeys<'_>, entry: &SftpEntry, account: Account) -> Result<Option<Early>, PublishError> {
+    let (Opened::File(path), Some(address)) = (keys.open(account.key(entry))?, entry.addresses.first()) else {
+        return Ok(None);
+    };
+    let (ssh, folder) = config::start(keys.base(), entry, account, *address, Login::File(&path), keys.progress())?;
+    Ok(Some(Early(ssh, folder)))
+}
+
+/// Opens a session at the first address that answers, and does some work; `early` has
+/// begun with that. Where the key is in a token, ssh may use it for this account of
+/// this server, once for each address, and nobody may use it afterwards.
 ///
 /// # Errors
 /// The key cannot be used; no session could be opened; what the work gives.
@@ -109,14 +126,17 @@ pub(super) fn with<T>(
     keys: &DeployKeys<'_>,
     entry: &SftpEntry,
     account: Account,
+    early: Option<Early>,
     work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
 ) -> Result<T, PublishError> {
     match keys.open(account.key(entry))? {
-        Opened::File(path) => connect(keys, entry, account, Login::File(&path), work),
+        Opened::File(path) => connect(keys, entry, account, (Login::File(&path), early), work),
         Opened::Token(signer) => {
             let logins = u32::try_from(entry.addresses.len()).unwrap_or(1);
             let allowed = Allowed { user: account.to_string(), host_key: entry.host_key.clone(), logins };
-            agent::serve(signer.as_ref(), &allowed, |agent| connect(keys, entry, account, Login::Agent(agent), work))?
+            agent::serve(signer.as_ref(), &allowed, |agent| {
+                connect(keys, entry, account, (Login::Agent(agent), None), work)
+            })?
         }
     }
 }
@@ -125,7 +145,7 @@ fn connect<T>(
     keys: &DeployKeys<'_>,
     entry: &SftpEntry,
     account: Account,
-    login: Login<'_>,
+    (login, early): (Login<'_>, Option<Early>),
     work: impl AsyncFnOnce(&Session) -> Result<T, PublishError>,
 ) -> Result<T, PublishError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -134,8 +154,13 @@ fn connect<T>(
         .build()
         .map_err(|error| PublishError::io(Path::new("/dev/null"), error))?;
     let mut failed = None;
-    for address in &entry.addresses {
-        let (mut ssh, folder) = config::start(keys.base(), entry, account, *address, login, keys.progress())?;
+    // What has waited for long may have been cut off: that says nothing about the mirror.
+    let begun = entry.addresses.iter().zip(early.map(Some));
+    for (address, begun) in begun.chain(entry.addresses.iter().map(|address| (address, None))) {
+        let (mut ssh, folder) = match begun {
+            Some(Early(ssh, folder)) => (ssh, folder),
+            None => config::start(keys.base(), entry, account, *address, login, keys.progress())?,
+        };
         match runtime.block_on(Session::open(&mut ssh, account, *address, entry.port)) {
             Ok(session) => {
                 let result = runtime.block_on(work(&session));
@@ -202,7 +227,7 @@ impl Session {
         }
         let limits = session.answer(0, session.sftp.limits()).await?.map_err(|error| session.protocol(&error))?;
         let chunk = if limits.max_write_len == 0 { SMALL_WRITE } else { limits.max_write_len };
-        session.chunk = usize::try_from(chunk.clamp(1024, LARGE_WRITE)).unwrap_or(1024);
+        session.chunk = usize::try_from(chunk.clamp(SMALL_WRITE, LARGE_WRITE)).unwrap_or(1024);
         Ok(session)
     }
 
@@ -283,18 +308,26 @@ impl Session {
         }
     }
 
-    /// All that is below a folder and is no folder itself.
+    /// All that is below a folder and is no folder itself, and folders that cannot be
+    /// looked into.
     ///
     /// # Errors
     /// The server refuses, names what cannot be, or has more than `max`.
     pub(super) async fn list(&self, root: &str, max: usize) -> Result<Vec<Listed>, PublishError> {
         let mut listed = Vec::new();
         let mut seen = 0;
-        let mut pending = vec![String::new()];
-        while let Some(below) = pending.pop() {
+        let mut pending = vec![(String::new(), 0)];
+        while let Some((below, mode)) = pending.pop() {
             let folder = format!("{root}/{below}");
-            let opened = self.answer(0, self.sftp.opendir(folder.as_str())).await?;
-            let handle = opened.map_err(|error| self.refused("list", &folder, &error))?.handle;
+            let handle = match self.answer(0, self.sftp.opendir(folder.as_str())).await? {
+                Ok(handle) => handle.handle,
+                // A thief could hide all that he has done behind one.
+                Err(error) if code(&error) == Some(StatusCode::PermissionDenied) && !below.is_empty() => {
+                    listed.push(Listed { path: below, mode });
+                    continue;
+                }
+                Err(error) => return Err(self.refused("list", &folder, &error)),
+            };
             loop {
                 let files = match self.answer(0, self.sftp.readdir(handle.as_str())).await? {
                     Ok(names) if !names.files.is_empty() => names.files,
@@ -304,17 +337,22 @@ impl Session {
                     _ => break,
                 };
                 for file in files {
-                    if file.filename == "." || file.filename == ".." {
+                    let name = file.filename;
+                    // With those of the folder itself, which must end as well.
+                    seen += 1;
+                    if seen > max {
+                        return Err(self.protocol(&format!("it lists more than {max} names")));
+                    }
+                    if name == "." || name == ".." {
                         continue;
                     }
-                    seen += 1;
-                    if seen > max || file.filename.contains('/') || below.len() > 4096 {
+                    if name.is_empty() || name.len() > 255 || name.contains('/') || below.len() > 4096 {
                         return Err(self.protocol(&format!("what it lists in {folder} cannot be")));
                     }
-                    let path = format!("{below}{}", file.filename);
+                    let path = format!("{below}{name}");
                     let found = Found { mode: file.attrs.permissions.unwrap_or(0) };
                     if found.is_folder() {
-                        pending.push(format!("{path}/"));
+                        pending.push((format!("{path}/"), found.mode));
                     } else {
                         listed.push(Listed { path, mode: found.mode });
                     }
@@ -341,7 +379,12 @@ impl Session {
             let offset = content.len() as u64;
             let request = self.sftp.read(handle.as_str(), offset, u32::try_from(SMALL_WRITE).unwrap_or(1024));
             match self.answer(0, request).await? {
-                Ok(piece) if piece.data.is_empty() => break,
+                // Servers of OpenSSH give less only at the end; one that gives a byte at a
+                // time would take days.
+                Ok(piece) if (piece.data.len() as u64) < SMALL_WRITE => {
+                    content.extend(piece.data);
+                    break;
+                }
                 Ok(piece) => content.extend(piece.data),
                 Err(error) if code(&error) == Some(StatusCode::Eof) => break,
                 Err(error) => return Err(self.refused("read", path, &error)),

@@ -190,7 +190,8 @@ fn an_audit_names_each_change_and_is_silent_otherwise() {
         assert!(found.len() == 1 && found[0].starts_with(says), "{change}: {found:?}");
     }
     mirror.as_root("head -c 5000000 /dev/zero >/srv/mirror/meta-root/facts").exits(0);
-    lab.runs(&["mirror", "audit", "eu1"]).exits(1).says("/facts is longer than 4194304 bytes");
+    let found = findings(&lab);
+    assert!(found.len() == 1 && found[0].ends_with("/facts is longer than 4194304 bytes"), "{found:?}");
     // A thief of the key that reads them cannot change them.
     lab.write("junk", "junk\n");
     for request in ["put junk /facts", "rm /facts", "rename /incoming/junk /facts", "rename /facts /incoming/x"] {
@@ -203,8 +204,46 @@ fn an_audit_names_each_change_and_is_silent_otherwise() {
     mirror.as_root("echo '# ours' >/etc/cron.d/ours; release-mirror-facts").exits(0);
     lab.runs(&["mirror", "audit", "eu1", "--accept"]).exits(0).says("appeared    file /etc/cron.d/ours");
     clean();
+    // The record is bound to the journal, whose head every release signs.
+    let record = lab.read("home/facts/eu1.json");
+    let text = String::from_utf8(record.clone()).unwrap();
+    lab.write("home/facts/eu1.json", text.replacen("cron.d/ours", "cron.d/hers", 1));
+    lab.runs(&["mirror", "audit", "eu1"]).exits(3).says("  record      what this home has recorded");
+    lab.write("home/facts/eu1.json", record);
+    clean();
     lab.runs(&["mirror", "audit", "here", "--accept"]).exits(2).says("is the local folder");
     lab.runs(&["mirror", "audit", "us1", "--accept"]).exits(2).says("has no mirror `us1`");
+}
+
+#[test]
+fn a_thief_of_a_deploy_key_neither_holds_up_nor_blinds_what_a_mirror_says_of_itself() {
+    let (lab, mirror) = recorded();
+    // Longer than can be read in an hour, more than are looked at, and a path that is
+    // longer than a fact.
+    let plant = "cd /srv/mirror/pool-root/incoming; truncate -s 15T authorized_keys; \
+                 mkdir -p a/.ssh; touch a/.ssh/{1..300}; \
+                 long=$(printf %0250d 0); mkdir -p $long/$long/$long/$long/$long/$long/$long/$long; \
+                 touch $long/$long/$long/$long/$long/$long/$long/$long/authorized_keys";
+    mirror.as_root(&format!("setpriv --reuid rel-pool --regid rel-pool --clear-groups bash -ec '{plant}'")).exits(0);
+    mirror.as_root("timeout 120 release-mirror-facts").exits(0);
+    let found = findings(&lab);
+    let of_thief = |found: &String| found.starts_with("appeared key /srv/mirror/pool-root/incoming/");
+    assert!(found.len() == 100 && found.iter().all(of_thief), "{found:#?}");
+    // What else is new is said as well.
+    mirror.as_root("echo '# x' >/etc/cron.d/x; timeout 120 release-mirror-facts").exits(0);
+    assert!(findings(&lab).iter().any(|found| found.starts_with("appeared file /etc/cron.d/x")));
+    // What should be sealed, and is not.
+    mirror
+        .as_root("rm -rf /srv/mirror/pool-root/incoming/* /etc/cron.d/x; release-mirror-seal; release-mirror-facts")
+        .exits(0);
+    lab.runs(&["mirror", "audit", "eu1"]).exits(0);
+    mirror
+        .as_root(
+            "touch -d '3 days ago' /srv/mirror/pool-root/pub/releases/kestrel/1.1/kestrel-1.1; release-mirror-facts",
+        )
+        .exits(0);
+    let found = findings(&lab);
+    assert!(!found.is_empty() && found.iter().all(|found| found.starts_with("appeared unsealed ")), "{found:?}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Mirrors behind another machine.
 
 use std::fs;
+use std::time::Duration;
+use std::time::Instant;
 
 use super::ready;
 use crate::support::mirror::Mirror;
@@ -36,7 +38,11 @@ fn a_mirror_is_reached_through_another_machine_that_is_pinned_too() {
     assert!(log().contains("Accepted publickey for jump"));
 
     // What ssh made of it: one key, one way in, and nothing of this user's.
-    let folder = fs::read_dir(&tmp).unwrap().next().unwrap().unwrap().path();
+    // The other account's login had begun, too.
+    let is_pool = |folder: &std::path::PathBuf| {
+        fs::read_to_string(folder.join("config")).is_ok_and(|config| config.contains("User rel-pool\n"))
+    };
+    let folder = fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().path()).find(is_pool).unwrap();
     for (host, user) in [("mirror", "rel-pool"), ("jump", "jump")] {
         let facts = run(program("ssh").current_dir(&folder).args(["-G", "-F", "config", host])).exits(0).out;
         let key = format!("identityfile {host}.key");
@@ -81,4 +87,22 @@ fn a_mirror_is_reached_through_another_machine_that_is_pinned_too() {
     // The connection was made as both sides like it best.
     let used = fs::read_to_string(mirror.disk.join("sshd.log")).unwrap();
     assert!(used.contains("Accepted publickey for rel-pool") && used.contains("Accepted publickey for rel-meta"));
+
+    // It takes connections and says nothing; what ssh has started to reach it ends too.
+    mirror.as_root("pkill -STOP -f [r]elease-mirror/sshd_config").exits(0);
+    let mut check = lab.release().args(["mirror", "check", "eu1"]).spawn().unwrap();
+    let begun = Instant::now();
+    let ended = loop {
+        match check.try_wait().unwrap() {
+            Some(ended) => break ended.code(),
+            None if begun.elapsed() > Duration::from_secs(120) => {
+                check.kill().unwrap();
+                panic!("it does not end");
+            }
+            None => std::thread::sleep(Duration::from_millis(100)),
+        }
+    };
+    assert_eq!(ended, Some(1));
+    run(program("pgrep").args(["-f", &format!("ssh .*-W .127.0.0.1.:{} jump", mirror.ssh)])).exits(1);
+    mirror.as_root("pkill -CONT -f [r]elease-mirror/sshd_config").exits(0);
 }

@@ -2,8 +2,10 @@
 //! thief with the deploy keys.
 
 mod audit;
+mod blind;
 mod jump;
 mod links;
+mod seal;
 mod server;
 mod web;
 
@@ -143,7 +145,8 @@ const ATTACKS: [&str; 17] = [
 fn a_stolen_pool_key_changes_nothing_that_was_published() {
     let (lab, mirror) = with_mirror();
     let before = published(&mirror);
-    lab.write("junk", "junk\n");
+    // Longer than what is appended to: sftp's own client would not ask otherwise.
+    lab.write("junk", "junk\n".repeat(10_000));
     mirror.sftp(&lab, "rel-pool", "pool", "put junk /incoming/junk\n").exits(0);
     let attack = |request: &str, file: &str, folder: &str| {
         let request = request.replace("FILE", file).replace("FOLDER", folder);
@@ -257,7 +260,8 @@ fn no_way_in(lab: &Lab, mirror: &Mirror, account: &str, key: &str) {
 fn what_a_stolen_pointer_key_can_change_is_refused_by_clients_and_repaired() {
     let (lab, mirror) = with_mirror();
     let before = published(&mirror);
-    lab.write("junk", "junk\n");
+    // Longer than what is appended to: sftp's own client would not ask otherwise.
+    lab.write("junk", "junk\n".repeat(10_000));
     mirror.sftp(&lab, "rel-meta", "pointer", "put junk /incoming/junk\n").exits(0);
     let attack = |request: &str| {
         let said = mirror.sftp(&lab, "rel-meta", "pointer", &format!("{request}\n"));

@@ -69,6 +69,8 @@ pub enum Fault {
     /// One bit of the answer's last byte is another: a wrong signature in the
     /// right form.
     Flipped,
+    /// The answer is this, with its status, whatever was asked.
+    Says(Vec<u8>),
 }
 
 /// What the reader gets.
@@ -231,6 +233,7 @@ impl Token {
             Some(Fault::Garbage) => getrandom::fill(&mut answer[..data]).unwrap(),
             Some(Fault::Truncated) => drop(answer.drain(data / 2..data)),
             Some(Fault::Flipped) => answer[..data].last_mut().into_iter().for_each(|byte| *byte ^= 1),
+            Some(Fault::Says(says)) => answer = says,
             Some(Fault::PulledBefore) | None => {}
         }
         if self.0.hand.is_pulled() { Outcome::Gone } else { Outcome::Answer(answer) }
