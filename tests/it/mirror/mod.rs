@@ -7,6 +7,7 @@ mod jump;
 mod links;
 mod seal;
 mod server;
+mod thief;
 mod web;
 
 use std::collections::BTreeSet;
@@ -437,11 +438,14 @@ fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
         lab.verify(&[&mirror.url()]).exits(0).does_not_say("kestrel 1.2");
     };
     // Permission lost.
-    fails(
-        "chown root /srv/mirror/pool-root/incoming",
-        &["the mirror refuses to look at /incoming/", "permission denied"],
-        "chown rel-pool /srv/mirror/pool-root/incoming",
-    );
+    let lost = |root: &str, account: &str| {
+        fails(
+            &format!("chown root /srv/mirror/{root}/incoming"),
+            &["the mirror refuses to look at /incoming/", "permission denied"],
+            &format!("chown {account} /srv/mirror/{root}/incoming"),
+        );
+    };
+    lost("pool-root", "rel-pool");
     // Every session is killed.
     fails(
         "(while true; do pkill -KILL -u rel-pool; done) >/dev/null 2>&1 & echo $! >/run/killer",
@@ -455,16 +459,18 @@ fn faults_of_a_mirror_are_named_and_nothing_is_half_visible() {
         "pkill -CONT -f [r]elease-mirror/sshd_config",
     );
     // Full before it begins, and full on the way: few inodes are left.
-    for (limit, text) in [
-        ("size=$(($(df -k --output=used /mnt | tail -n 1) + 100))k", "and 3"),
-        ("nr_inodes=$(($(df --output=iused /mnt | tail -n 1) + 4))", "the mirror is full"),
-    ] {
+    let full = |root: &str, limit: &str, text: &str| {
         let small = format!(
-            "cd /srv/mirror; mount -t tmpfs -o mode=755 none /mnt; cp -a pool-root/. /mnt; \
-             mount -o remount,{limit} /mnt; mount --move /mnt pool-root"
+            "cd /srv/mirror; mount -t tmpfs -o mode=755 none /mnt; cp -a {root}/. /mnt; \
+             mount -o remount,{limit} /mnt; mount --move /mnt {root}"
         );
-        fails(&small, &["the mirror is full", text], "umount /srv/mirror/pool-root");
-    }
+        fails(&small, &["the mirror is full", text], &format!("umount /srv/mirror/{root}"));
+    };
+    full("pool-root", "size=$(($(df -k --output=used /mnt | tail -n 1) + 100))k", "and 3");
+    full("pool-root", "nr_inodes=$(($(df --output=iused /mnt | tail -n 1) + 4))", "");
+    // The same where pointers are written: all content is there by now.
+    lost("meta-root", "rel-meta");
+    full("meta-root", "size=$(($(df -k --output=used /mnt | tail -n 1) + 4))k", "");
     // Pointers that a cache still has: never called published.
     let config = "/etc/nginx/conf.d/release-mirror.conf";
     fails(
