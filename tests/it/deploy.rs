@@ -531,7 +531,7 @@ fn a_courier_logs_in_with_the_token_that_he_carries() {
     lab.lab.runs(&["export", "stick"]).exits(0);
     let push = |secrets: &[&str]| lab.runs(secrets, &["courier", "push", "stick", "--home", "courier"]);
     let stops = |said: Said, message: &str| {
-        said.exits(4).says(message).says("release courier push DIR").does_not_say(PIN);
+        said.exits(4).says(message).says("release courier push stick").does_not_say(PIN);
         lab.lab.verify(&[&mirror.url()]).exits(REJECTED).says("timestamp.json not found");
     };
     // Nothing is tried without him, twice, or by another token.
