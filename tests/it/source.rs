@@ -267,7 +267,7 @@ fn a_policy_names_only_sources_that_are_fetched_safely() {
         ("https://mia:secret@x.example/k", "has no user and no password"),
     ] {
         lab.write("policy/policy.toml", policy.replace("../source.git", source));
-        let said = lab.runs(&["policy", "check", "policy/policy.toml"]).exits(1).says("policy.toml:44:10: ").says(why);
+        let said = lab.runs(&["policy", "check", "policy/policy.toml"]).exits(1).says("policy.toml:46:10: ").says(why);
         said.does_not_say("secret");
         let init = ["init", "--home", "fresh", "--policy", "policy/policy.toml", "--software-keys"];
         lab.with_keys(&init).exits(1).says(why);
