@@ -24,6 +24,7 @@ use crate::publish::PublishError;
 use crate::repository::Pending;
 use crate::repository::RepositoryError;
 use crate::repository::State;
+use crate::repository::apt;
 use crate::repository::state;
 use crate::transport;
 
@@ -180,7 +181,12 @@ fn expiries(state: &State, home: &Home, now: Timestamp) -> Result<Vec<Expiry>, R
     let at = state::expiry("timestamp.json", &state.timestamp.1)?;
     let half = home.policy.role.online.expires.get_ref().duration() / 2;
     let due = at.checked_sub(half).is_ok_and(|half_time| half_time < now);
-    all.push(Expiry { what: "the seal".to_owned(), at, due, command: Some("release refresh".to_owned()) });
+    let refresh = || Some("release refresh".to_owned());
+    all.push(Expiry { what: "the seal".to_owned(), at, due, command: refresh() });
+    for (suite, at) in apt::valid_until(home)? {
+        let due = at.checked_sub(half).is_ok_and(|half_time| half_time < now);
+        all.push(Expiry { what: format!("suite {suite} for apt"), at, due, command: refresh() });
+    }
     for entry in home.policy.certificates() {
         let file = atomic::read_if_there(&home.resolve(entry.file.get_ref()))?;
         let certificate = file.and_then(|file| Certificate::one(&file).ok());

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::cut;
 use crate::cut::CutError;
 use crate::cut::Sealer;
 use crate::enrol::ATTESTATION;
@@ -55,7 +56,6 @@ use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::layout;
 use crate::repository::seal;
-use crate::repository::seal::OnlineKey;
 use crate::sign;
 use crate::sign::Batch;
 use crate::sign::SignError;
@@ -391,12 +391,10 @@ fn sign_top_level(
     files.push((path(layout::metadata(1, "root"))?, root.clone()));
     files.push((path(layout::metadata(1, "targets"))?, targets.clone()));
 
-    let online: KeyName = key_name(home.policy.role.online.key.get_ref())?;
-    let signer = batch.signer(&online)?;
+    let keys = cut::seal_keys(home, batch)?;
     let state = State::first(&home.repository(), root.clone(), targets);
     let sealer = Sealer { home, operator, now };
-    let key = OnlineKey { keyid: names.id(&online)?, signer };
-    sealer.seal(&state, "init", None, &files, &key, journal)?;
+    sealer.seal(&state, "init", None, &files, &keys, journal)?;
     let digest = Sha256::of(&root);
     journal.append(now(), Event::Init { root: digest })?;
     Ok(digest)

@@ -386,10 +386,13 @@ fn number_of(path: &RepoPath) -> Option<(Product, u64)> {
     Some((role.parse().ok()?, number.parse().ok()?))
 }
 
-/// Sorts pointers: numbered metadata, then what shows it, `timestamp.json` last.
+/// Sorts pointers: numbered metadata, then what shows it, `timestamp.json` last. What
+/// apt reads first names its indices by their content, under names that stay.
 fn pointer_rank(path: &RepoPath) -> (u8, String) {
     let rank = match path.as_str() {
-        "metadata/timestamp.json" => 3,
+        "metadata/timestamp.json" => 5,
+        other if other.ends_with("/InRelease") => 4,
+        other if other.starts_with("apt/") && other.contains("/Release") => 3,
         "index.html" => 2,
         other if other.starts_with("metadata/") => 0,
         _ => 1,
