@@ -76,10 +76,10 @@ impl Amend<'_> {
         }
         publish::refuse_old_home(home, state.newest_root()?, self.operator).map_err(CutError::from)?;
 
-        let folder = home.approvals().join(format!("policy_{}", amendment.number));
+        let folder = home.approvals().join(home::amendment(amendment.number));
         let noted = atomic::read_if_there(&folder.join(super::files::REQUEST))?;
         if noted.as_deref() != Some(file) {
-            fs::remove_dir_all(&folder).or_else(gone).map_err(|error| HomeError::io(&folder, error))?;
+            atomic::remove_folder(&folder)?;
         }
         lay_out(home, &folder, &amendment.policy, &amendment.files)?;
         let with_root = amendment.roles.contains_key(ROOT);
@@ -103,7 +103,7 @@ impl Amend<'_> {
             let (number, change, digest) = (amendment.number, amendment.change.clone(), digest_of(amendment)?);
             journal.append(now, Entry::Amend { number, change, starter, amendment: digest })?;
         }
-        let target = home.outbox().join(format!("policy_{}_{holder}{}", amendment.number, home::APPROVAL));
+        let target = home.outbox().join(home::consent_file(amendment.number, &holder));
         let tokens = Tokens::new(self.operator);
         let batch = Batch::open_keys(&signing_home, keys.iter().chain([&claim]), &tokens)?;
         self.operator.event(Event::Begin { stage: Stage::Sign, what: "the request" });
@@ -154,10 +154,6 @@ impl Amend<'_> {
     }
 }
 
-fn gone(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
 /// The keys of one person here that may sign.
 fn own_keys(home: &Home, computed: &Computed, holder: &Holder) -> BTreeSet<KeyName> {
     let members = computed.payloads.iter().flat_map(|payload| &payload.groups).flat_map(|group| group.of.values());
@@ -177,7 +173,7 @@ pub(super) fn gather(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<(), AmendError> {
-    let begin = format!("policy_{}_", request.message.number);
+    let begin = format!("{}_", home::amendment(request.message.number));
     let entries = fs::read_dir(home.inbox()).into_iter().flatten().flatten();
     let is_meant = |name: &str| name.starts_with(&begin) && name.ends_with(home::APPROVAL);
     let mut names: Vec<String> =

@@ -42,7 +42,6 @@ use crate::policy::Span;
 use crate::progress::Event;
 use crate::progress::Progress;
 use crate::progress::Silent;
-use crate::repository::State;
 use crate::transport::Files;
 use crate::transport::Folder;
 use crate::verify::repository;
@@ -150,7 +149,6 @@ pub fn rehearse(
             _ => return Err(AmendError::Drill(case)),
         }
         repository::check(&files, &first, &[], Extent::Everything, now(), &Silent).map_err(CutError::SelfCheck)?;
-        State::load(&copy.repository())?;
         told(&Rehearsed { case, change: edit.to_string(), milliseconds: begun.elapsed().as_millis() });
     }
     Ok(())

@@ -219,11 +219,8 @@ impl Amend<'_> {
     }
 
     fn clear(&self, folder: &Path, number: u64) -> Result<(), AmendError> {
-        let _ = fs::remove_file(self.home.outbox().join(request_file(number)));
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HomeError::io(folder, error).into()),
-            _ => Ok(()),
-        }
+        let _ = fs::remove_file(self.home.outbox().join(home::amendment_file(number)));
+        Ok(atomic::remove_folder(folder)?)
     }
 
     /// What stops an amendment before anything is made.
@@ -259,9 +256,7 @@ impl Amend<'_> {
         let before = home::read_text(&path)?.ok_or(HomeError::Missing(path))?;
         let is_taken = |name: &str| home.resolve(format!("keys/{name}.pem")).exists();
         let after = edit.apply(&home.policy, &before, &is_taken)?;
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(|error| HomeError::io(&folder, error))?;
-        }
+        atomic::remove_folder(&folder)?;
         lay_out(home, &folder, &after, &BTreeMap::new())?;
         let damaged = |reason: String| HomeError::Damaged { path: folder.clone(), reason };
         let words: Line =
@@ -329,9 +324,4 @@ impl Amend<'_> {
         set_places(home.folder(), &BTreeMap::new(), &gone)?;
         Ok(retired)
     }
-}
-
-/// The name of the request of an amendment.
-fn request_file(number: u64) -> String {
-    format!("policy_{number}{}", home::REQUEST)
 }

@@ -63,7 +63,7 @@ impl Message for Amendment {
     }
 
     fn file(&self) -> String {
-        format!("policy_{}{}", self.number, home::REQUEST)
+        home::amendment_file(self.number)
     }
 }
 
@@ -92,6 +92,6 @@ impl Message for Consent {
     }
 
     fn file(&self) -> String {
-        format!("policy_{}_{}{}", self.number, self.holder, home::APPROVAL)
+        home::consent_file(self.number, &self.holder)
     }
 }

@@ -2,7 +2,6 @@
 //! compare, and sign the same.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -316,12 +315,12 @@ impl Cut<'_> {
             }
             if same {
                 let signing = folder.join("signing");
-                fs::remove_dir_all(&signing).or_else(gone).map_err(|error| HomeError::io(&signing, error))?;
+                atomic::remove_folder(&signing)?;
                 known.staged = None;
                 return note_approval(folder, file, asked, known);
             }
         }
-        fs::remove_dir_all(folder).or_else(gone).map_err(|error| HomeError::io(folder, error))?;
+        atomic::remove_folder(folder)?;
         let mut cut = CutState::new(self.product.clone(), self.version.clone(), (self.now)());
         cut.pin = Some(asked.request.pin.clone());
         note_approval(folder, file, asked, cut)
@@ -550,10 +549,6 @@ fn check_pin(fetched: &Pin, pinned: &Pin) -> Result<(), String> {
         && fetched.commit_time == pinned.commit_time
         && pinned.tags.iter().all(|tag| fetched.tags.contains(tag));
     if same { Ok(()) } else { Err("its pin is not what this terminal fetched".to_owned()) }
-}
-
-fn gone(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Notes what is answered, before anything is built.

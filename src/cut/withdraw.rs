@@ -1,7 +1,6 @@
 //! Takes a release back: the next release manifest lists it as withdrawn, with the
 //! reason. Nothing is deleted anywhere, and users are told.
 
-use std::fs;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -81,9 +80,7 @@ impl Cut<'_> {
                 state = State::load(&self.home.repository())?;
             }
         }
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(|error| HomeError::io(&folder, error))?;
-        }
+        atomic::remove_folder(&folder)?;
         // While the network is used, no token is open but those that let in at mirrors.
         tokens.keep(|serial| self.home.terminal.has_deploy_key_in(serial));
         let keys = DeployKeys::of(self.home, &tokens);

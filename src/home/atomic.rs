@@ -112,6 +112,17 @@ pub fn make_folder(folder: &Path) -> Result<(), HomeError> {
     make(folder).map_err(|source| HomeError::io(folder, source))
 }
 
+/// Removes a folder with all that is in it, if it is there.
+///
+/// # Errors
+/// It cannot be removed whole.
+pub fn remove_folder(folder: &Path) -> Result<(), HomeError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(HomeError::io(folder, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Gives a file one more name. A name that is there already must have the same
 /// content; it is never replaced. The new name is not durable before its folder
 /// is synced.

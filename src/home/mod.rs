@@ -65,6 +65,22 @@ pub fn answer_file(product: &Product, version: &Version, holder: &Holder, end: &
     format!("{product}_{version}_{holder}{end}")
 }
 
+/// What the names of all files and folders of a change of the policy begin with; `number`
+/// is that of the `targets` that it makes.
+pub fn amendment(number: u64) -> String {
+    format!("policy_{number}")
+}
+
+/// The name of a request to change the policy.
+pub fn amendment_file(number: u64) -> String {
+    format!("{}{REQUEST}", amendment(number))
+}
+
+/// The name of one holder's consent to a change of the policy.
+pub fn consent_file(number: u64, holder: &Holder) -> String {
+    format!("{}_{holder}{APPROVAL}", amendment(number))
+}
+
 /// How the names of git bundles with the source of a version end.
 pub const SOURCE_BUNDLE: &str = ".git.bundle";
 /// Longer configuration files are refused.

@@ -164,10 +164,7 @@ pub fn init(request: &Request<'_>, operator: &impl Secrets, now: &dyn Fn() -> Ti
     // A name that nobody else gives a folder: what a killed run left is removed.
     let name = request.home.file_name().unwrap_or_default().to_string_lossy();
     let partial = request.home.with_file_name(format!(".{name}.release-init"));
-    let clear = || match fs::remove_dir_all(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HomeError::io(&partial, error)),
-        _ => Ok(()),
-    };
+    let clear = || atomic::remove_folder(&partial);
     clear()?;
     let made = build(request, &partial, operator, now).inspect_err(|_| {
         // What could not be finished must not look like a home.
