@@ -20,7 +20,6 @@ use crate::home::HomeError;
 use crate::home::atomic;
 use crate::manifest::Artifact;
 use crate::manifest::FileName;
-use crate::manifest::Holder;
 use crate::manifest::Kind;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
@@ -215,8 +214,7 @@ impl Copy<'_> {
             self.fetch(&[target, public(artifact.name.as_str())?], artifact.sha256, artifact.length)?;
         }
         // Nothing is known of claims by people who have no claim key.
-        let claimants: BTreeSet<&Holder> = trust.policy().claims.values().map(|key| &key.holder).collect();
-        for holder in claimants {
+        for holder in trust.policy().claimants() {
             self.small(public(&release::claim_file(holder))?.as_str(), dsse::MAX_ENVELOPE, false)?;
         }
         self.signatures(home, &public(release::CHECKSUMS_SIGNATURE)?, artifacts)?;

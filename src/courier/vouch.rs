@@ -3,7 +3,6 @@
 //! the future, which mirrors never give back.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -98,6 +97,8 @@ fn check_whole(carried: &Carried, trust: &Trust) -> Result<(), CourierError> {
             _ => Err(carried.refused(format!("no publication has {name} of what was released"))),
         }
     };
+    let claimants = trust.policy().claimants();
+    let need = trust.policy().products.get(product).map_or(0, |entry| entry.rebuilds as usize) + 1;
     for (version, files) in &trust.listing().releases {
         for artifact in files.values() {
             has(layout::target(product, version, artifact.sha256, &artifact.name), Some(artifact.sha256))?;
@@ -105,10 +106,8 @@ fn check_whole(carried: &Carried, trust: &Trust) -> Result<(), CourierError> {
         }
         has(layout::release(product, version, &release::bundle_file(product, version)), None)?;
         has(layout::bundle(product), None)?;
-        let claimants: BTreeSet<&Holder> = trust.policy().claims.values().map(|key| &key.holder).collect();
         let claim = |holder: &Holder| layout::release(product, version, &release::claim_file(holder));
-        let claims = claimants.into_iter().filter(|holder| has(claim(holder), None).is_ok()).count();
-        let need = trust.policy().products.get(product).map_or(0, |entry| entry.rebuilds as usize) + 1;
+        let claims = claimants.iter().filter(|holder| has(claim(holder), None).is_ok()).count();
         if claims < need {
             return Err(
                 carried.refused(format!("publications have {claims} of {need} claims about {product} {version}"))

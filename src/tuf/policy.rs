@@ -12,6 +12,7 @@
 //! whose ids would change with them.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -113,6 +114,11 @@ impl SignedPolicy {
         }
         policy.holder_of_key()?;
         Ok(policy)
+    }
+
+    /// Who can claim to have built a release: all who have a claim key, or had one.
+    pub fn claimants(&self) -> BTreeSet<&Holder> {
+        self.claims.values().map(|key| &key.holder).collect()
     }
 
     /// The holder of each key id.
