@@ -23,13 +23,13 @@ use crate::support::piv::key::Algorithm;
 use crate::support::piv::key::Key;
 use crate::support::piv::key::PinPolicy;
 use crate::support::piv::key::TouchPolicy;
-use crate::support::piv::reader::wait_until;
 use crate::support::program;
 use crate::support::run;
 use crate::support::terminal::at_a_terminal;
 use crate::support::tokens::PIN;
 use crate::support::tokens::SERIALS;
 use crate::support::tokens::TokenLab;
+use crate::support::wait_until;
 
 const ALICE: usize = 0;
 const BOB: usize = 1;

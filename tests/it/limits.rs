@@ -5,13 +5,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 
 use crate::support::Lab;
 use crate::support::RECIPE;
 use crate::support::Said;
 use crate::support::program;
 use crate::support::run;
+use crate::support::wait_until;
 
 const REJECTED: i32 = 3;
 /// An ordinary user, who is in every machine's list of users: `nobody`.
@@ -166,15 +166,6 @@ fn groups(lab: &Lab) -> Vec<PathBuf> {
     found.out.lines().map(PathBuf::from).collect()
 }
 
-/// Waits for something that comes soon, or says what did not.
-fn wait_until(what: &str, done: &dyn Fn() -> bool) {
-    let soon = (0..600).any(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        done()
-    });
-    assert!(soon, "{what}");
-}
-
 macro_rules! refused {
     ($($name:ident: $settings:expr, $script:expr => $code:expr, $limit:literal, $says:literal;)*) => {
         $(mod $name {
@@ -272,7 +263,7 @@ fn a_killed_cut_leaves_its_group_to_the_next_and_to_nobody_else() {
     command.args(["cut", "1.0", "--yes=1.0"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut cut = command.spawn().unwrap();
     let members = || groups(lab).iter().any(|group| fs::read_to_string(group.join("cgroup.procs")).unwrap() != "");
-    wait_until("the build never began", &members);
+    wait_until("the build has begun", &members);
     // A cut in another home ends nothing of this one.
     let other = Lab::new();
     other.tag("1.0");
@@ -280,13 +271,13 @@ fn a_killed_cut_leaves_its_group_to_the_next_and_to_nobody_else() {
     assert!(members() && cut.try_wait().unwrap().is_none());
     cut.kill().unwrap();
     cut.wait().unwrap();
-    wait_until("processes are left", &|| !members());
+    wait_until("no process is left", || !members());
     assert!(!groups(lab).is_empty());
     // The same command again finds them, and a process that is still inside.
     let mut straggler = program("sh");
     straggler.args(["-c", "for group; do echo $$ > \"$group/cgroup.procs\"; done; exec sleep 86400", "sh"]);
     let mut straggler = straggler.args(groups(lab)).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the straggler never entered", &members);
+    wait_until("the straggler has entered", &members);
     long.set("time = \"2s\"");
     long.cut("1.0").exits(1).says("took longer than 2s");
     assert_eq!(groups(lab), Vec::<PathBuf>::new());

@@ -17,12 +17,12 @@ use crate::support::piv::key::PinPolicy;
 use crate::support::piv::key::TouchPolicy;
 use crate::support::piv::reader::PORT;
 use crate::support::piv::reader::Pcscd;
-use crate::support::piv::reader::wait_until;
 use crate::support::piv::state::TokenSpec;
 use crate::support::piv::vendor;
 use crate::support::piv::vendor::Vendor;
 use crate::support::program;
 use crate::support::run;
+use crate::support::wait_until;
 
 const P256: Algorithm = Algorithm::P256;
 

@@ -10,7 +10,6 @@ mod server;
 mod thief;
 mod web;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::process::Command;
@@ -27,6 +26,7 @@ use crate::support::program;
 use crate::support::project;
 use crate::support::python;
 use crate::support::run;
+use crate::support::wait_until;
 
 /// A laboratory in which 1.0 is released to the folder `mirror`, and 1.1 is
 /// tagged.
@@ -306,28 +306,32 @@ fn what_a_stolen_pointer_key_can_change_is_refused_by_clients_and_repaired() {
 #[test]
 fn readers_see_whole_states_while_fifty_generations_are_pushed() {
     let (lab, mirror) = with_mirror();
-    let (done, generation, reads) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
-    let (during, wrong) = (Mutex::new(BTreeSet::new()), Mutex::new(Vec::new()));
+    let (done, pushing) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (reads, beside) = ([const { AtomicUsize::new(0) }; 3], AtomicUsize::new(0));
+    let wrong = Mutex::new(Vec::new());
     let url = mirror.url();
     let read = &|reader: usize| {
         let data = lab.path(&format!("reader{reader}"));
         while !done.load(Ordering::SeqCst) {
-            let now = generation.load(Ordering::SeqCst);
-            // Pushes come first: there are as many reads as there is time between them.
+            let began = pushing.load(Ordering::SeqCst);
+            // Pushes come first, and wait for readers in between.
             let mut command = program("nice");
             command.args(["-n", "19", RELEASE, "verify", "--root", "trust/root.json", &url]);
             let said = run(command.current_dir(lab.path("")).env("XDG_DATA_HOME", &data));
             if said.code != Some(0) || !said.has("kestrel 1.1") {
                 wrong.lock().unwrap().push(said);
             }
-            during.lock().unwrap().insert(now);
-            reads.fetch_add(1, Ordering::SeqCst);
+            reads[reader].fetch_add(1, Ordering::SeqCst);
+            if began || pushing.load(Ordering::SeqCst) {
+                beside.fetch_add(1, Ordering::SeqCst);
+            }
         }
     };
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..3).map(|reader| scope.spawn(move || read(reader))).collect();
         let push = std::panic::AssertUnwindSafe(|| {
             for number in 1..=50 {
+                pushing.store(true, Ordering::SeqCst);
                 // Mostly pointers, and now and then a release.
                 if number % 20 == 0 {
                     let version = format!("2.{number}");
@@ -336,7 +340,10 @@ fn readers_see_whole_states_while_fifty_generations_are_pushed() {
                 } else {
                     lab.with_keys(&["refresh"]).exits(0);
                 }
-                generation.store(number, Ordering::SeqCst);
+                pushing.store(false, Ordering::SeqCst);
+                // However busy the machine is, each reader has read as often.
+                let late = || reads.iter().any(|reads| reads.load(Ordering::SeqCst) < number);
+                wait_until("each reader has read once more", || !late());
             }
         });
         let pushed = std::panic::catch_unwind(push);
@@ -345,12 +352,14 @@ fn readers_see_whole_states_while_fifty_generations_are_pushed() {
         drop(readers.into_iter().map(|reader| reader.join().unwrap()).collect::<Vec<()>>());
         pushed.unwrap();
     });
-    let (reads, during, wrong) = (reads.into_inner(), during.into_inner().unwrap().len(), wrong.into_inner().unwrap());
+    let reads: usize = reads.into_iter().map(AtomicUsize::into_inner).sum();
+    let (beside, wrong) = (beside.into_inner(), wrong.into_inner().unwrap());
     let not_whole = wrong.len();
-    writeln!(std::io::stderr(), "50 generations: {reads} reads during {during} of them, {not_whole} not whole")
+    writeln!(std::io::stderr(), "50 generations: {reads} reads, {beside} of them beside a push, {not_whole} not whole")
         .unwrap();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(reads >= 6, "{reads} reads");
+    assert!(reads >= 150, "{reads} reads");
+    assert!(beside >= 50, "{beside} reads beside a push");
 }
 
 #[test]

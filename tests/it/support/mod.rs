@@ -25,6 +25,8 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
+pub use self::piv::reader::wait_until;
+
 /// The program under test.
 pub const RELEASE: &str = env!("CARGO_BIN_EXE_release");
 
