@@ -16,7 +16,6 @@ use super::product::WITHDRAWN;
 use super::product::Withdrawn;
 use crate::manifest::Product;
 use crate::manifest::Version;
-use crate::manifest::json;
 use crate::manifest::names::quoted;
 
 /// What a new version of a product role changes.
@@ -79,9 +78,7 @@ impl Change {
     /// It changes more than it may.
     pub fn between(product: &Product, before: Option<&[u8]>, after: &Draft) -> Result<Self, ChangeError> {
         let old = match before {
-            Some(file) => json::from_slice_strict(file)
-                .map(|mut value| value["signed"].take())
-                .map_err(|error| ChangeError::Unreadable(error.to_string()))?,
+            Some(file) => Draft::parse(product.as_str(), file)?.signed().clone(),
             None => Value::Null,
         };
         let new = after.signed();
@@ -166,6 +163,9 @@ mod tests {
             "date": "2026-01-01T00:00:00Z" }]);
         let before = role(1, &old, &json!([])).to_file().unwrap();
         let between = |after: &Draft| Change::between(&product, Some(&before), after);
+        let unsigned = String::from_utf8(before.clone()).unwrap().replace("signatures", "signateres");
+        let unread = Change::between(&product, Some(unsigned.as_bytes()), &role(2, &old, &json!([])));
+        assert!(matches!(unread, Err(ChangeError::Unreadable(_))), "{unread:?}");
 
         let mut more = old.clone();
         more["kestrel/1.2/c"] = entry("c");
