@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -113,7 +115,7 @@ pub(super) struct Mirror<'h> {
     pointers: Mutex<Option<Early>>,
 }
 
-/// What lacks some of its names on the mirror.
+/// What has other content, or none, under some of its names on the mirror.
 struct Missing<'w> {
     entry: &'w Entry,
     names: Vec<&'w RepoPath>,
@@ -121,6 +123,16 @@ struct Missing<'w> {
     staged: String,
     /// Why they must be put there again.
     reason: Option<PublishError>,
+}
+
+impl<'w> Missing<'w> {
+    fn new(entry: &'w Entry, names: Vec<&'w RepoPath>) -> Self {
+        Self { entry, names, staged: String::new(), reason: None }
+    }
+
+    fn is_timestamp(&self) -> bool {
+        self.names.iter().any(|name| name.as_str() == TIMESTAMP)
+    }
 }
 
 impl<'h> Mirror<'h> {
@@ -174,6 +186,17 @@ impl<'h> Mirror<'h> {
             Some(found) => Err(PublishError::Conflict { place: self.place(name), found, expected: entry.sha256 }),
             None => Err(PublishError::NotServed(self.place(name))),
         })
+    }
+
+    /// The pointers that readers get with other content.
+    fn stale<'w>(&self, pointers: &'w [(RepoPath, Entry)]) -> Result<Vec<Missing<'w>>, PublishError> {
+        let looked: Vec<_> = pointers.iter().map(|(name, entry)| (name, entry, AtomicBool::new(false))).collect();
+        parallel::in_threads(READERS, &looked, |(name, entry, is_stale)| {
+            is_stale.store(self.served(name, entry.length)? != Some(entry.sha256), Ordering::Relaxed);
+            Ok::<_, PublishError>(())
+        })?;
+        let stale = looked.into_iter().filter(|(.., is_stale)| is_stale.load(Ordering::Relaxed));
+        Ok(stale.map(|(name, entry, _)| Missing::new(entry, vec![name])).collect())
     }
 
     /// Reads a pointer back, more than once where a cache may be between.
@@ -231,38 +254,28 @@ impl super::Mirror for Mirror<'_> {
     }
 
     fn push_pointers(&self, work: &Work) -> Result<usize, PublishError> {
-        let mut stale = Vec::new();
-        for (name, entry) in &work.new.pointers {
-            if self.served(name, entry.length)? != Some(entry.sha256) {
-                stale.push((name, entry));
-            }
-        }
+        let mut stale = self.stale(&work.new.pointers)?;
         if stale.is_empty() {
             return Ok(0);
         }
-        let (last, others): (Vec<_>, Vec<_>) = stale.iter().copied().partition(|(name, _)| name.as_str() == TIMESTAMP);
         self.with(Account::Pointer, async |session| {
-            let needed = stale.iter().map(|(_, entry)| entry.length).fold(0, u64::saturating_add);
+            let needed = stale.iter().map(|stale| stale.entry.length).fold(0, u64::saturating_add);
             session.room(INCOMING, needed).await?;
-            let folder = staging(session).await?;
+            make_folders(session, &stale).await?;
+            stage(session, self.supply, &mut stale, &|_| {}).await?;
             // Readers come in by the timestamp: what it names is there and served
             // before.
-            let mut number = 0;
+            let (last, others): (Vec<_>, Vec<_>) = stale.iter().partition(|stale| stale.is_timestamp());
             for pointers in [others, last] {
-                for (name, entry) in &pointers {
-                    number += 1;
-                    let staged = format!("{folder}/{number}");
-                    session.upload(self.supply.open(name, entry)?, entry, &staged, &|_| {}).await?;
-                    let to = published(name);
-                    if let Some((parent, _)) = to.rsplit_once('/') {
-                        session.make_folder(parent).await?;
+                for Missing { names, staged, .. } in &pointers {
+                    for name in names {
+                        replace(session, staged, &published(name)).await?;
+                        home::step(if name.as_str() == TIMESTAMP { "publish.timestamp" } else { "publish.pointer" });
                     }
-                    replace(session, &staged, &to).await?;
-                    home::step(if name.as_str() == TIMESTAMP { "publish.timestamp" } else { "publish.pointer" });
                 }
-                for (name, entry) in &pointers {
-                    self.read_pointer(name, entry)?;
-                }
+                parallel::in_threads(READERS, &pointers, |Missing { entry, names, .. }| {
+                    names.iter().try_for_each(|name| self.read_pointer(name, entry))
+                })?;
             }
             Ok(stale.len())
         })
@@ -328,7 +341,7 @@ async fn missing<'w>(session: &Session, content: &'w [Entry]) -> Result<Vec<Miss
                 names.push(name);
             }
         }
-        Ok::<_, PublishError>(Missing { entry, names, staged: String::new(), reason: None })
+        Ok::<_, PublishError>(Missing::new(entry, names))
     };
     let all: Vec<Missing<'w>> = stream::iter(content).map(look).buffered(IN_FLIGHT).try_collect().await?;
     Ok(all.into_iter().filter(|missing| !missing.names.is_empty()).collect())
