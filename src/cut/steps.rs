@@ -38,6 +38,7 @@ use crate::progress::Evidence;
 use crate::progress::Stage;
 use crate::repository::RepositoryError;
 use crate::repository::State;
+use crate::repository::apt;
 use crate::repository::layout;
 use crate::repository::seal;
 use crate::repository::seal::Added;
@@ -198,6 +199,7 @@ impl Cut<'_> {
                 },
             });
             artifacts.extend(built.artifacts);
+            apt::check(&artifacts, stage)?;
         }
         let done =
             BuildState { recipe: recipe.sha256, environment: environment.digest()?, inputs: recipe.inputs, artifacts };

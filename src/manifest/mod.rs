@@ -18,6 +18,7 @@ pub use attested::{Attested, Firmware, PinPolicy, Slot, TouchPolicy};
 pub use bundle::Bundle;
 pub use claim::{Build, Pin, SourceArchive, Tag};
 pub use digest::Sha256;
-pub use names::{FileName, Holder, HostName, KeyName, Line, MirrorName, Product, RepoPath, Version};
+pub use names::{Architecture, Component, FileName, Holder, HostName, KeyName, Line, MirrorName, PackageName};
+pub use names::{Product, RepoPath, Suite, Version};
 pub use publication::{Class, Entry, Publication};
 pub use release::{Artifact, Kind};

@@ -250,6 +250,39 @@ name!(
     }
 );
 name!(
+    /// A suite of the apt repository: `stable`. Users have it in their list of sources.
+    Suite,
+    "suite",
+    "use 1 to 32 of a-z 0-9 -, beginning with a letter or digit",
+    |text| shaped(text, lower_or_digit, |b| lower_or_digit(b) || b == b'-', 31)
+);
+name!(
+    /// A component of a suite: `main`. Users have it in their list of sources.
+    Component,
+    "component",
+    "use 1 to 32 of a-z 0-9 -, beginning with a letter or digit",
+    |text| shaped(text, lower_or_digit, |b| lower_or_digit(b) || b == b'-', 31)
+);
+name!(
+    /// The name of a Debian package, binary or source (Debian policy 5.6.1 and 5.6.7).
+    PackageName,
+    "package name",
+    "use 2 to 64 of a-z 0-9 + . -, beginning with a letter or digit",
+    |text| text.len() >= 2 && shaped(text, lower_or_digit, |b| lower_or_digit(b) || b"+.-".contains(&b), 63)
+);
+name!(
+    /// What a Debian package was built for: `amd64`, or `all` (Debian policy 5.6.8).
+    /// Wildcards are none.
+    Architecture,
+    "Debian architecture",
+    "use one such as amd64, arm64 or all: 1 to 32 of a-z 0-9 -, beginning with a letter or digit",
+    |text| {
+        shaped(text, lower_or_digit, |b| lower_or_digit(b) || b == b'-', 31)
+            && text != "source"
+            && text.split('-').all(|part| part != "any")
+    }
+);
+name!(
     /// A path inside the repository: segments joined by `/`, none of them
     /// empty, none beginning with a dot.
     RepoPath,
@@ -258,7 +291,19 @@ name!(
     |text| text.len() <= 512 && text.split('/').all(|segment| segment.parse::<FileName>().is_ok()
         || is_hash_prefixed(segment))
 );
-ordered_by_text!(Product, FileName, Holder, HostName, KeyName, MirrorName, RepoPath);
+ordered_by_text!(
+    Architecture,
+    Component,
+    FileName,
+    Holder,
+    HostName,
+    KeyName,
+    MirrorName,
+    PackageName,
+    Product,
+    RepoPath,
+    Suite
+);
 
 /// `<sha256>.<file>`, where the whole may be longer than a file name.
 fn is_hash_prefixed(segment: &str) -> bool {
@@ -284,7 +329,7 @@ impl Ord for Version {
 
 /// The comparison of Debian policy 5.6.12, without epoch and revision: a `-`
 /// is a character like any other.
-fn compare_upstream(mut a: &[u8], mut b: &[u8]) -> Ordering {
+pub(crate) fn compare_upstream(mut a: &[u8], mut b: &[u8]) -> Ordering {
     fn weight(b: Option<&u8>) -> i32 {
         match b {
             None => 0,

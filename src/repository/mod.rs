@@ -4,6 +4,7 @@
 //! sign. [`seal`] puts a signed release on top of what is published at that
 //! moment, as a [`crate::manifest::Publication`].
 
+pub mod apt;
 pub mod index;
 pub mod layout;
 pub mod pending;
@@ -13,6 +14,7 @@ pub mod state;
 
 use crate::home::HomeError;
 use crate::key::KeyError;
+use crate::manifest::FileName;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
 use crate::manifest::Version;
@@ -57,6 +59,14 @@ pub enum RepositoryError {
     /// A path has no place in the layout. Nothing was signed.
     #[error("{0} has no place in the repository's layout")]
     NoPlace(RepoPath),
+    /// An artifact is no package that users of apt could be given.
+    #[error("{file} is no package that users could be given; nothing was signed")]
+    Deb {
+        /// The artifact.
+        file: FileName,
+        /// What is wrong.
+        source: apt::DebError,
+    },
     /// The version was released before.
     #[error("{product} {version} was released before; a version is released once")]
     Released {
@@ -94,6 +104,11 @@ pub enum RepositoryError {
 }
 
 impl RepositoryError {
+    /// Whether something foreign is not as it must be.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Deb { source: apt::DebError::Refused(_), .. })
+    }
+
     pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }

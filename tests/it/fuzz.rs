@@ -39,6 +39,7 @@ use crate::approve_faults::payloads;
 use crate::attestation::attested;
 use crate::support::Lab;
 use crate::support::attestation::Maker;
+use crate::support::deb;
 use crate::support::program;
 use crate::support::project;
 use crate::support::run;
@@ -212,6 +213,7 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
         ("attestation", vec![maker.seed(Timestamp::now()), attested(&maker).to_json().unwrap()]),
         ("bundle", vec![small_bundle()]),
         ("courier", carried(lab)),
+        ("deb", packages()),
         ("envelope", vec![claim, statement.clone(), br#"["","",[["a","b"]]]"#.to_vec()]),
         ("journal", journals(&lab.read("home/journal.jsonl"))),
         ("json", vec![statement, br#"{"a":[1,-1,null,true,"\n\u001b"],"b":{"c":18446744073709551615}}"#.to_vec()]),
@@ -248,6 +250,22 @@ fn amendments(lab: &Lab) -> [Value; 2] {
         "signatures": { "root": { "00": "00" }, "targets": {} },
     });
     [request, consent]
+}
+
+/// A package in each compression, and what one says of itself.
+fn packages() -> Vec<Vec<u8>> {
+    let (control, data) = (deb::control(deb::CONTROL), deb::data());
+    let of = |end: &str, control: &[u8], data: &[u8]| {
+        let (control_name, data_name) = (format!("control.tar{end}"), format!("data.tar{end}"));
+        deb::ar(&[("debian-binary", b"2.0\n"), (&control_name, control), (&data_name, data)])
+    };
+    vec![
+        of("", &control, &data),
+        of(".gz", &deb::gz(&control[..]), &deb::gz(&data[..])),
+        of(".xz", &deb::xz(&control[..]), &deb::xz(&data[..])),
+        of(".zst", &deb::zst(&control[..]), &deb::zst(&data[..])),
+        deb::CONTROL.as_bytes().to_vec(),
+    ]
 }
 
 /// What a courier carries, and a receipt.

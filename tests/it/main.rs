@@ -14,6 +14,7 @@ mod support;
 mod agent;
 mod approve;
 mod approve_faults;
+mod apt;
 mod attestation;
 mod build;
 mod carried;

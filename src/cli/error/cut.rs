@@ -89,6 +89,9 @@ impl Stop<'_> {
             CutError::Source(error) => self.source(error),
             CutError::Build(error) => self.build(error),
             CutError::Recipe { .. } => self.mend_source(error.into()),
+            CutError::Repository(RepositoryError::Deb { .. }) => {
+                self.give_up(error.into(), "mend the package at the source")
+            }
             CutError::Stopped(_) => self.again(error.into(), "to sign after all, without building again, using:"),
             CutError::Sign(SignError::Key(ref key)) | CutError::Repository(RepositoryError::Key(ref key)) => {
                 let result = CommandError::from_error(FAILED, &error);

@@ -227,7 +227,8 @@ impl From<RepositoryError> for CommandError {
             RepositoryError::Key(error) => return error.into(),
             _ => {}
         }
-        let result = Self::from_error(FAILED, &error);
+        let code = if error.is_refusal() { REJECTED } else { FAILED };
+        let result = Self::from_error(code, &error);
         match &error {
             RepositoryError::Interrupted { purpose, .. } => {
                 let words: Vec<&str> = purpose.split(' ').collect();

@@ -2,6 +2,7 @@
 //! a local mirror, and a user who trusts the first root.
 
 pub mod attestation;
+pub mod deb;
 pub mod forge;
 pub mod homes;
 pub mod mirror;

@@ -1,0 +1,57 @@
+//! What users of apt are given: Debian packages, each read whole before it is signed.
+
+mod ar;
+mod control;
+mod deb;
+mod unpack;
+mod version;
+
+use std::path::Path;
+
+use super::RepositoryError;
+use crate::home::HomeError;
+use crate::manifest::Artifact;
+use crate::manifest::Kind;
+use crate::transport::open_plain;
+
+pub use control::Control;
+pub use deb::Deb;
+pub use version::DebVersion;
+
+/// A package that apt is not given.
+#[derive(Debug, thiserror::Error)]
+pub enum DebError {
+    /// Its file cannot be read.
+    #[error("it cannot be read")]
+    Io(#[source] std::io::Error),
+    /// It is malformed, or would do harm.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl DebError {
+    fn new(reason: impl Into<String>) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+/// Reads every package among the artifacts of a build, which are in `folder`. To be
+/// called before anything is signed.
+///
+/// # Errors
+/// One is malformed or would do harm, or holds something else than its name says.
+pub fn check(artifacts: &[Artifact], folder: &Path) -> Result<(), RepositoryError> {
+    for artifact in artifacts.iter().filter(|artifact| artifact.kind == Kind::Deb) {
+        let path = folder.join(artifact.name.as_str());
+        let refuse = |source| RepositoryError::Deb { file: artifact.name.clone(), source };
+        let opened = open_plain(&path).map_err(|error| HomeError::of_transport(&path, error))?;
+        let (file, _) = opened.ok_or(HomeError::Missing(path))?;
+        let deb = Deb::check(file).map_err(refuse)?;
+        // `<package>_<version>_<architecture>.deb`, where it has that form, is a promise.
+        let expected = deb.control.file_name();
+        if artifact.name.as_str().split('_').count() == 3 && artifact.name.as_str() != expected {
+            return Err(refuse(DebError::new(format!("what it holds is {expected}"))));
+        }
+    }
+    Ok(())
+}

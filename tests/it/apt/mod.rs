@@ -1,0 +1,3 @@
+//! The repository for apt.
+
+mod deb;
