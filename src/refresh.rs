@@ -1,5 +1,5 @@
-//! Renews what users need to know that nothing is newer: snapshot, timestamp
-//! and bundles, with new dates. OpenPGP certificates that were extended go along.
+//! Renews what users need to know that nothing is newer: snapshot, timestamp,
+//! bundles and suites for apt, with new dates. OpenPGP certificates that were extended go along.
 
 use jiff::Timestamp;
 
@@ -20,9 +20,8 @@ use crate::openpgp::OpenPgpError;
 use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
+use crate::repository::apt;
 use crate::repository::seal::Added;
-use crate::repository::seal::OnlineKey;
-use crate::sign;
 use crate::sign::Batch;
 use crate::sign::SignError;
 
@@ -32,7 +31,7 @@ pub const PURPOSE: &str = "refresh";
 /// Seals a publication that adds no release. The caller holds the lock.
 ///
 /// # Errors
-/// Another command was interrupted while it sealed; the online key failed; what
+/// Another command was interrupted while it sealed; a key failed; what
 /// was sealed does not verify.
 pub fn refresh(
     home: &Home,
@@ -52,14 +51,13 @@ pub fn refresh(
         reason: error.to_string(),
     };
     let online: KeyName = home.policy.role.online.key.get_ref().parse().map_err(damaged)?;
-    let batch = Batch::open_keys(home, [&online], tokens)?;
-    let signer = batch.signer(&online)?;
-    let keyid = sign::keyid(signer.public())?;
+    let archive = home.policy.archive().filter(|_| apt::is_published(home)).map(|entry| entry.signing);
+    let batch = Batch::open_keys(home, std::iter::once(&online).chain(&archive), tokens)?;
+    let keys = cut::seal_keys(home, &batch)?;
     let sealer = Sealer { home, operator, now };
-    let key = OnlineKey { keyid: &keyid, signer };
     let certificates = changed_certificates(home).map_err(SignError::from)?;
     let added = Added { files: &certificates, state: None };
-    Ok(sealer.seal(&state, PURPOSE, None, &added, &key, &mut journal)?.serial)
+    Ok(sealer.seal(&state, PURPOSE, None, &added, &keys, &mut journal)?.serial)
 }
 
 /// The files of certificates that were extended since they were published.

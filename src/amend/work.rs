@@ -30,6 +30,7 @@ use crate::approve;
 use crate::approve::Amendment;
 use crate::approve::Message as _;
 use crate::approve::Sent;
+use crate::cut;
 use crate::cut::Sealer;
 use crate::home;
 use crate::home::Event as Entry;
@@ -54,7 +55,6 @@ use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::layout;
 use crate::repository::seal::Added;
-use crate::repository::seal::OnlineKey;
 use crate::sign;
 use crate::sign::Batch;
 use crate::sign::SignError;
@@ -116,7 +116,7 @@ impl Work<'_> {
         }
 
         let online: KeyName = parse_name(home, computed.policy.role.online.key.get_ref())?;
-        let mut names: BTreeSet<KeyName> = BTreeSet::from([online.clone()]);
+        let mut names: BTreeSet<KeyName> = BTreeSet::from([online]);
         for payload in &computed.payloads {
             names.extend(payload.choose(&is_here).0.into_iter().map(|member| member.name));
         }
@@ -146,7 +146,7 @@ impl Work<'_> {
         let holders: Vec<String> = people.iter().map(ToString::to_string).collect();
         let evidence = Evidence::Signed { holders: &holders, of: computed.policy.holders.len() };
         operator.event(Event::Done { stage: Stage::Sign, evidence });
-        self.seal(&signing_home, &computed, &batch, &online, journal, purpose).map(Ok)
+        self.seal(&signing_home, &computed, &batch, journal, purpose).map(Ok)
     }
 
     /// The amendment, with all that follows from it.
@@ -220,7 +220,6 @@ impl Work<'_> {
         home: &Home,
         computed: &Computed,
         batch: &Batch<'_>,
-        online: &KeyName,
         journal: &mut Journal,
         purpose: &str,
     ) -> Result<u64, AmendError> {
@@ -244,12 +243,11 @@ impl Work<'_> {
         let now = (self.amend.now)();
         proof::try_old_keys(computed, &signed, batch, (journal, now), self.amend.operator)?;
         let home = home.amended(computed.policy.clone(), home.policy_digest);
-        let signer = batch.signer(online)?;
-        let keyid = sign::keyid(signer.public())?;
+        // Suites for apt keep their dates: their key has other holders.
+        let keys = cut::seal_keys(&home, batch)?;
         let sealer = Sealer { home: &home, operator: self.amend.operator, now: self.amend.now };
         let added = Added { files: &files, state: Some(&after) };
-        let online = OnlineKey { keyid: &keyid, signer };
-        Ok(sealer.seal(self.state, purpose, None, &added, &online, journal)?.serial)
+        Ok(sealer.seal(self.state, purpose, None, &added, &keys, journal)?.serial)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::policy::Span;
 use crate::progress::Event;
 use crate::repository::RepositoryError;
 use crate::repository::State;
+use crate::repository::apt;
 use crate::repository::state;
 
 /// How long before an expiry it is shown as due.
@@ -61,8 +62,14 @@ pub fn calendar(state: &State, home: &Home) -> Result<Vec<Expiry>, RepositoryErr
     }
     let at = state::expiry("timestamp.json", &state.timestamp.1)?;
     let half = policy.role.online.expires.get_ref().duration() / 2;
-    let (what, due) = ("the seal".to_owned(), at.checked_sub(half).unwrap_or(at));
-    all.push(Expiry { what, at, due, who: None, command: "refresh".to_owned(), is_needed: false });
+    let sealed = |what: String, at: Timestamp| {
+        let due = at.checked_sub(half).unwrap_or(at);
+        Expiry { what, at, due, who: None, command: "refresh".to_owned(), is_needed: false }
+    };
+    all.push(sealed("the seal".to_owned(), at));
+    for (suite, at) in apt::valid_until(home)? {
+        all.push(sealed(format!("suite {suite} for apt"), at));
+    }
     for entry in policy.certificates() {
         let file = atomic::read_if_there(&home.resolve(entry.file.get_ref()))?;
         let certificate = file.and_then(|file| Certificate::one(&file).ok());

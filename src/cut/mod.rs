@@ -53,6 +53,7 @@ pub use operator::Stopped;
 pub use operator::Withdrawing;
 pub use request::Waiting;
 pub use sealer::Sealer;
+pub use sealer::seal_keys;
 
 /// The description of the build environment, in the folder of a cut.
 const ENVIRONMENT: &str = "environment.json";

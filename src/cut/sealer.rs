@@ -10,8 +10,12 @@ use crate::home::Event as Entry;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::Journal;
+use crate::home::atomic;
+use crate::manifest::KeyName;
 use crate::manifest::Product;
 use crate::manifest::Publication;
+use crate::manifest::names::NameError;
+use crate::openpgp::Certificate;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
@@ -20,10 +24,14 @@ use crate::progress::Stage;
 use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
+use crate::repository::apt::ArchiveKey;
 use crate::repository::seal;
 use crate::repository::seal::Added;
-use crate::repository::seal::OnlineKey;
+use crate::repository::seal::SealKeys;
 use crate::repository::seal::SignedRelease;
+use crate::sign;
+use crate::sign::Batch;
+use crate::sign::SignError;
 use crate::transport::Folder;
 use crate::tuf::Files;
 use crate::verify;
@@ -42,12 +50,33 @@ pub struct Sealer<'a> {
     pub now: &'a dyn Fn() -> Timestamp,
 }
 
+/// The keys of a seal, of those that were opened.
+///
+/// # Errors
+/// The online key was not opened; the archive's certificate cannot be read.
+pub fn seal_keys<'b>(home: &Home, batch: &'b Batch<'_>) -> Result<SealKeys<'b>, CutError> {
+    let damaged = |error: NameError| {
+        let path = home.folder().join("policy.toml");
+        HomeError::Damaged { path, reason: error.to_string() }
+    };
+    let online: KeyName = home.policy.role.online.key.get_ref().parse().map_err(damaged)?;
+    let online = batch.signer(&online)?;
+    let mut archive = None;
+    if let Some(entry) = home.policy.archive()
+        && let Ok(signer) = batch.signer(&entry.signing)
+    {
+        let certificate = Certificate::one(&atomic::read(&home.resolve(entry.file.get_ref()))?);
+        archive = Some(ArchiveKey { certificate: certificate.map_err(SignError::from)?, signer });
+    }
+    Ok(SealKeys { keyid: sign::keyid(online.public())?, online, archive })
+}
+
 impl Sealer<'_> {
     /// Makes the next publication, verifies it, and puts it into the home's
     /// repository.
     ///
     /// # Errors
-    /// The online key failed, or what was sealed does not verify. The same call
+    /// A key failed, or what was sealed does not verify. The same call
     /// again goes on.
     pub fn seal(
         &self,
@@ -55,14 +84,14 @@ impl Sealer<'_> {
         purpose: &str,
         release: Option<&SignedRelease<'_>>,
         added: &Added<'_>,
-        online: &OnlineKey<'_>,
+        keys: &SealKeys<'_>,
         journal: &mut Journal,
     ) -> Result<Publication, CutError> {
         let serial = journal.next_serial(state.serial());
         let asked = journal.asked(&format!("snapshot {serial}"));
         let pending = Pending::begin(self.home, serial, purpose, (self.now)(), asked)?;
         home::step("seal.begun");
-        let publication = seal::prepare(self.home, state, &pending, release, added, online, journal)?;
+        let publication = seal::prepare(self.home, state, &pending, release, added, keys, journal)?;
         self.check(state, &pending, &publication, release.map(|release| release.product))?;
         pending.mark_checked()?;
         let (now, purpose) = ((self.now)(), purpose.to_owned());

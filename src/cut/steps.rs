@@ -12,6 +12,7 @@ use super::Review;
 use super::Sealer;
 use super::lost;
 use super::request::Gathered;
+use super::seal_keys;
 use crate::approve::ClaimKeys;
 use crate::build;
 use crate::build::Environment;
@@ -22,6 +23,7 @@ use crate::home::Journal;
 use crate::home::atomic;
 use crate::home::cut::BuildState;
 use crate::home::cut::StagedState;
+use crate::manifest::Artifact;
 use crate::manifest::Holder;
 use crate::manifest::Pin;
 use crate::manifest::Sha256;
@@ -42,7 +44,6 @@ use crate::repository::apt;
 use crate::repository::layout;
 use crate::repository::seal;
 use crate::repository::seal::Added;
-use crate::repository::seal::OnlineKey;
 use crate::repository::seal::ReleaseFile;
 use crate::repository::seal::SignedRelease;
 use crate::repository::stage::Place;
@@ -277,6 +278,7 @@ impl Cut<'_> {
             environment: done.environment,
             inputs: &done.inputs,
         };
+        self.check_suite(state, &done.artifacts, folders.0)?;
         let at = seal::to_second((self.now)());
         let expires = seal::expiry(at, of_product.expires.get_ref().duration());
         let staged = place.stage(&statement, &done.artifacts, number, expires, journal.head(), folders)?;
@@ -287,6 +289,24 @@ impl Cut<'_> {
         home::step("stage.done");
         self.operator.event(Event::Done { stage: Stage::Stage, evidence: Evidence::Staged { digest } });
         Ok(staged)
+    }
+
+    /// Packages that could not go into their suite are found out before anybody signs.
+    fn check_suite(&self, state: &State, artifacts: &[Artifact], stage: &Path) -> Result<(), CutError> {
+        let place = Place { state, product: self.product, version: self.version };
+        let (mut listings, mut files) = (Vec::new(), Vec::new());
+        for product in self.home.policy.products.keys() {
+            listings.push((product.clone(), state.releases(product)?));
+        }
+        for (_, listing) in listings.iter_mut().filter(|(product, _)| product == self.product) {
+            let entries = artifacts.iter().map(|artifact| (artifact.name.clone(), artifact.clone()));
+            listing.releases.insert(self.version.clone(), entries.collect());
+        }
+        for artifact in artifacts {
+            files.push(release_file(&place, artifact, stage)?);
+        }
+        let suites = apt::Change { home: self.home, listings: &listings, product: Some(self.product), files: &files };
+        Ok(suites.check()?)
     }
 
     pub(super) fn confirm(
@@ -376,12 +396,10 @@ impl Cut<'_> {
             claims: &signed.claims,
             files: self.release_files(state, &signed.builders, staged, session.stage)?,
         };
-        let online = session.batch.signer(&session.plan.online)?;
-        let keyid = sign::keyid(online.public())?;
-        let online = OnlineKey { keyid: &keyid, signer: online };
+        let keys = seal_keys(self.home, &session.batch)?;
         let sealer = Sealer { home: self.home, operator: self.operator, now: self.now };
         let publication =
-            sealer.seal(state, &self.purpose(), Some(&release), &Added::default(), &online, session.journal)?;
+            sealer.seal(state, &self.purpose(), Some(&release), &Added::default(), &keys, session.journal)?;
         Ok(publication.serial)
     }
 
@@ -396,12 +414,7 @@ impl Cut<'_> {
         let place = Place { state, product: self.product, version: self.version };
         let mut files = Vec::new();
         for artifact in &staged.files {
-            files.push(ReleaseFile {
-                path: stage.join(artifact.name.as_str()),
-                names: place.names(artifact)?.to_vec(),
-                sha256: artifact.sha256,
-                length: artifact.length,
-            });
+            files.push(release_file(&place, artifact, stage)?);
         }
         let claims = builders.iter().map(release::claim_file);
         for name in claims.chain([release::CHECKSUMS_SIGNATURE.to_owned()]) {
@@ -420,6 +433,16 @@ impl Cut<'_> {
         }
         Ok(files)
     }
+}
+
+/// A file of the release with both its names.
+fn release_file(place: &Place<'_>, artifact: &Artifact, stage: &Path) -> Result<ReleaseFile, CutError> {
+    Ok(ReleaseFile {
+        path: stage.join(artifact.name.as_str()),
+        names: place.names(artifact)?.to_vec(),
+        sha256: artifact.sha256,
+        length: artifact.length,
+    })
 }
 
 /// What was built and what is signed must still be the same bytes.

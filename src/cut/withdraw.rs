@@ -12,6 +12,7 @@ use super::Sealer;
 use super::Summary;
 use super::Withdrawing;
 use super::note_published;
+use super::seal_keys;
 use crate::home;
 use crate::home::Event as Entry;
 use crate::home::HomeError;
@@ -32,9 +33,7 @@ use crate::repository::RepositoryError;
 use crate::repository::State;
 use crate::repository::seal;
 use crate::repository::seal::Added;
-use crate::repository::seal::OnlineKey;
 use crate::repository::seal::SignedRelease;
-use crate::sign;
 use crate::sign::Batch;
 use crate::sign::Plan;
 use crate::sign::Session;
@@ -187,6 +186,7 @@ impl Cut<'_> {
             }
         }
         keys.push(&plan.online);
+        keys.extend(&plan.archive);
         let batch = Batch::open_keys(self.home, keys, tokens)?;
         self.operator.event(Event::Begin { stage: Stage::Sign, what: &self.withdrawal() });
         let folder = self.home.withdrawal(self.product, self.version);
@@ -199,12 +199,10 @@ impl Cut<'_> {
         self.operator.event(Event::Done { stage: Stage::Sign, evidence });
         let release =
             SignedRelease { product: self.product, version: None, role: met.role(), claims: &[], files: Vec::new() };
-        let online = session.batch.signer(&plan.online)?;
-        let keyid = sign::keyid(online.public())?;
-        let online = OnlineKey { keyid: &keyid, signer: online };
+        let keys = seal_keys(self.home, &session.batch)?;
         let sealer = Sealer { home: self.home, operator: self.operator, now: self.now };
         let publication =
-            sealer.seal(state, &self.withdrawal(), Some(&release), &Added::default(), &online, session.journal)?;
+            sealer.seal(state, &self.withdrawal(), Some(&release), &Added::default(), &keys, session.journal)?;
         Ok(publication.serial)
     }
 

@@ -53,6 +53,8 @@ pub const PUBLIC_STEPS: [&str; 1] = ["public.kept"];
 
 /// The step of a drill: its keys are made, and not erased yet.
 pub const DRILL_STEPS: [&str; 1] = ["drill.made"];
+/// The steps of signing a suite for apt; each file of it passes them.
+pub const APT_STEPS: [&str; 2] = ["apt.asked", "apt.signed"];
 /// The step of a withdrawal that a cut does not have.
 pub const WITHDRAWAL: [&str; 1] = ["withdraw.drafted"];
 
@@ -88,6 +90,7 @@ pub fn step(name: &str) {
             &ENROLMENT,
             &PUBLIC_STEPS,
             &DRILL_STEPS,
+            &APT_STEPS,
             &WITHDRAWAL,
             &REQUEST,
             &APPROVAL,

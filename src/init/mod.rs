@@ -17,6 +17,7 @@ use jiff::Timestamp;
 
 use crate::amend::Rules;
 use crate::amend::RulesError;
+use crate::cut;
 use crate::cut::CutError;
 use crate::cut::Sealer;
 use crate::enrol::ATTESTATION;
@@ -56,7 +57,6 @@ use crate::repository::State;
 use crate::repository::layout;
 use crate::repository::seal;
 use crate::repository::seal::Added;
-use crate::repository::seal::OnlineKey;
 use crate::sign::Batch;
 use crate::sign::SignError;
 use crate::tuf::Draft;
@@ -388,12 +388,11 @@ fn sign_top_level(
     files.push((path(layout::metadata(1, "root"))?, root.clone()));
     files.push((path(layout::metadata(1, "targets"))?, targets.clone()));
 
-    let (online, keyid, _) = rules.key(home.policy.role.online.key.get_ref())?;
-    let signer = batch.signer(online)?;
+    let keys = cut::seal_keys(home, batch)?;
     let state = State::first(&home.repository(), root.clone(), targets);
     let sealer = Sealer { home, operator, now };
     let added = Added { files: &files, state: None };
-    sealer.seal(&state, "init", None, &added, &OnlineKey { keyid, signer }, journal)?;
+    sealer.seal(&state, "init", None, &added, &keys, journal)?;
     let digest = Sha256::of(&root);
     journal.append(now(), Event::Init { root: digest })?;
     Ok(digest)

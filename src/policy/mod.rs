@@ -5,6 +5,7 @@
 //! Unknown keys, wrong types and dangling names are errors with line, column
 //! and the nearest right word.
 
+mod apt;
 mod location;
 mod mirror;
 mod policy_file;

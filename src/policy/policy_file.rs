@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
+use super::apt::Apt;
 use super::location::Location;
 use super::text::ConfigError;
 use super::text::Span;
@@ -199,6 +200,8 @@ pub struct ProductPolicy {
     pub rebuilds: Span<u32>,
     /// How long the release manifest is valid.
     pub expires: Span<Period>,
+    /// Where its Debian packages go; nowhere but to its releases without.
+    pub apt: Option<Apt>,
 }
 
 fn one() -> u32 {
@@ -258,6 +261,7 @@ impl Policy {
             }
         }
         self.check_archive(text)?;
+        self.check_apt(text)?;
         for entry in self.certificates() {
             if let Some(taken) = [&entry.primary, &entry.signing].into_iter().find(|name| self.keys.contains_key(*name))
             {

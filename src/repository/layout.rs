@@ -3,11 +3,15 @@
 //! The web server's map, the folders that a mirror needs and the publication
 //! all come from one table, `PLACES`.
 
+use crate::manifest::Architecture;
 use crate::manifest::Class;
+use crate::manifest::Component;
 use crate::manifest::FileName;
+use crate::manifest::PackageName;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
+use crate::manifest::Suite;
 use crate::manifest::Version;
 use crate::manifest::names::NameError;
 
@@ -44,8 +48,23 @@ macro_rules! file {
     };
 }
 
+/// A suite, a component or an architecture in a URL.
+macro_rules! word {
+    () => {
+        "[a-z0-9][a-z0-9-]{0,31}"
+    };
+}
+
+/// The folder of the indices of a component in a URL.
+macro_rules! indices {
+    () => {
+        // Wildcards are no architectures.
+        concat!(word!(), "/", word!(), "/binary-(?!source/|([a-z0-9-]*-)?any[-/])", word!(), "/")
+    };
+}
+
 /// Every path has one place.
-const PLACES: [Place; 6] = [
+const PLACES: [Place; 8] = [
     Place {
         class: Class::WriteOnce,
         folder: Some("targets"),
@@ -89,6 +108,50 @@ const PLACES: [Place; 6] = [
         folder: Some("keys"),
         url: r"^/keys/[0-9A-F]{40}([0-9A-F]{24})?\.(asc|gpg)$",
         holds: |path| matches!(path, ["keys", file] if is_key_file(file)),
+    },
+    Place {
+        class: Class::WriteOnce,
+        folder: Some("apt"),
+        url: concat!(
+            "^/apt/(dists/",
+            indices!(),
+            "by-hash/SHA256/[0-9a-f]{64}|pool/",
+            word!(),
+            // A source begins with the folder that it is in.
+            "/(lib[a-z0-9]|(?!l/lib[a-z0-9])[a-z0-9])/(?![a-z0-9]/|[a-z0-9+.-]{65})",
+            r"\3[a-z0-9+.-]*/(?!.{201})[A-Za-z0-9][A-Za-z0-9._+~-]*\.deb)$"
+        ),
+        holds: |path| match path {
+            ["apt", "dists", suite, component, folder, "by-hash", "SHA256", hash] => {
+                is_word(suite) && is_word(component) && is_indices(folder) && hash.parse::<Sha256>().is_ok()
+            }
+            ["apt", "pool", component, prefix, source, file] => {
+                let source = source.parse::<PackageName>();
+                is_word(component)
+                    && source.is_ok_and(|source| pool_prefix(&source) == *prefix)
+                    && is_file(file)
+                    && file.strip_suffix(".deb").is_some_and(|stem| !stem.is_empty())
+            }
+            _ => false,
+        },
+    },
+    Place {
+        class: Class::Pointer,
+        folder: Some("apt"),
+        url: concat!(
+            "^/apt/dists/(",
+            indices!(),
+            r"Packages(\.gz|\.xz)?|",
+            word!(),
+            r"/(InRelease|Release|Release\.gpg))$"
+        ),
+        holds: |path| match path {
+            ["apt", "dists", suite, component, folder, "Packages" | "Packages.gz" | "Packages.xz"] => {
+                is_word(suite) && is_word(component) && is_indices(folder)
+            }
+            ["apt", "dists", suite, "InRelease" | "Release" | "Release.gpg"] => is_word(suite),
+            _ => false,
+        },
     },
     Place { class: Class::Pointer, folder: None, url: r"^/index\.html$", holds: |path| path == ["index.html"] },
 ];
@@ -149,6 +212,25 @@ fn is_key_file(file: &str) -> bool {
     })
 }
 
+/// A suite, or a component.
+fn is_word(name: &str) -> bool {
+    name.parse::<Suite>().is_ok()
+}
+
+/// `binary-<architecture>`.
+fn is_indices(folder: &str) -> bool {
+    folder.strip_prefix("binary-").is_some_and(|name| name.parse::<Architecture>().is_ok())
+}
+
+/// The folder of packages whose source has this name, as Debian has it: its first
+/// letter, or that and `lib`.
+fn pool_prefix(source: &PackageName) -> &str {
+    let name = source.as_str();
+    let length =
+        if name.starts_with("lib") && name.len() > 3 && name.as_bytes()[3].is_ascii_alphanumeric() { 4 } else { 1 };
+    &name[..length]
+}
+
 /// `metadata/N.<role>.json`.
 ///
 /// # Errors
@@ -181,6 +263,30 @@ pub fn bundle(product: &Product) -> Result<RepoPath, NameError> {
     crate::manifest::bundle::current_path(product).parse()
 }
 
+/// Below it is what apt asks for: what its lists of sources name.
+pub const APT: &str = "apt/";
+
+/// A package in the pool of a component.
+///
+/// # Errors
+/// The path would be too long, or the file's name is none.
+pub fn apt_package(component: &Component, source: &PackageName, file: &str) -> Result<RepoPath, NameError> {
+    format!("{APT}pool/{component}/{}/{source}/{file}", pool_prefix(source)).parse()
+}
+
+/// Where the indices of a component are, as a `Release` file has it.
+pub fn apt_indices(component: &Component, architecture: &Architecture) -> String {
+    format!("{component}/binary-{architecture}")
+}
+
+/// A file of a suite: `InRelease`, or an index.
+///
+/// # Errors
+/// It is none.
+pub fn apt_file(suite: &Suite, file: &str) -> Result<RepoPath, NameError> {
+    format!("{APT}dists/{suite}/{file}").parse()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +299,9 @@ mod tests {
             format!("targets/policy/1/{hash}.policy.toml"),
             format!("targets/keys/1/{hash}.alice.asc"),
             "releases/kestrel/2.4.0/SHA256SUMS.asc".to_owned(),
+            "apt/pool/main/k/kestrel/kestrel_2.4.0-1_amd64.deb".to_owned(),
+            "apt/pool/main/libk/libkestrel/libkestrel1_2.4.0_all.deb".to_owned(),
+            format!("apt/dists/stable/main/binary-amd64/by-hash/SHA256/{hash}"),
         ];
         let pointers = [
             "metadata/timestamp.json".to_owned(),
@@ -201,6 +310,10 @@ mod tests {
             "bundles/kestrel.bundle.json".to_owned(),
             format!("keys/{}.asc", "A".repeat(40)),
             "index.html".to_owned(),
+            "apt/dists/stable/InRelease".to_owned(),
+            "apt/dists/stable/Release.gpg".to_owned(),
+            "apt/dists/stable/main/binary-amd64/Packages".to_owned(),
+            "apt/dists/stable/main/binary-all/Packages.xz".to_owned(),
         ];
         let nowhere = [
             "metadata/01.root.json",
@@ -212,6 +325,15 @@ mod tests {
             "releases/kestrel/latest/x",
             "bundles/x.json",
             "robots.txt",
+            "apt/pool/main/x/kestrel/kestrel_2.4.0-1_amd64.deb",
+            "apt/pool/main/k/kestrel/kestrel_2.4.0-1_amd64.udeb",
+            "apt/pool/main/l/libkestrel/libkestrel1_2.4.0_all.deb",
+            "apt/dists/stable/main/binary-any/Packages",
+            "apt/dists/stable/main/binary-source/Packages",
+            "apt/dists/stable/main/binary-amd64/Packages.zst",
+            "apt/dists/stable/main/binary-amd64/by-hash/MD5Sum/aa",
+            "apt/dists/stable/main/InRelease",
+            "apt/dists/stable",
         ];
         for (paths, class) in [(write_once.as_slice(), Class::WriteOnce), (&pointers, Class::Pointer)] {
             for path in paths {

@@ -17,8 +17,10 @@ use crate::key::KeyError;
 use crate::manifest::FileName;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
+use crate::manifest::Suite;
 use crate::manifest::Version;
 use crate::manifest::json::JsonError;
+use crate::openpgp::OpenPgpError;
 use crate::tuf::draft::DraftError;
 
 pub use pending::Pending;
@@ -67,6 +69,18 @@ pub enum RepositoryError {
         /// What is wrong.
         source: apt::DebError,
     },
+    /// The indices of a suite cannot be made.
+    #[error(transparent)]
+    Index(#[from] apt::IndexError),
+    /// A suite cannot be signed.
+    #[error("cannot sign the suite for apt")]
+    OpenPgp(#[source] OpenPgpError),
+    /// Nobody would take the signature of a suite.
+    #[error("certificate {0} of the archive does not vouch for its key now: it has expired, or is revoked")]
+    ArchiveExpired(String),
+    /// A suite would not be signed.
+    #[error("suite {0} for apt must be signed, and the key of the archive was not opened")]
+    NoArchiveKey(Suite),
     /// The version was released before.
     #[error("{product} {version} was released before; a version is released once")]
     Released {
@@ -101,6 +115,15 @@ pub enum RepositoryError {
         /// What it is for.
         purpose: String,
     },
+}
+
+impl From<OpenPgpError> for RepositoryError {
+    fn from(error: OpenPgpError) -> Self {
+        match error {
+            OpenPgpError::Key(error) => Self::Key(error),
+            error @ OpenPgpError::Other(_) => Self::OpenPgp(error),
+        }
+    }
 }
 
 impl RepositoryError {

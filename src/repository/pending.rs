@@ -387,12 +387,15 @@ fn number_of(path: &RepoPath) -> Option<(Product, u64)> {
     Some((role.parse().ok()?, number.parse().ok()?))
 }
 
-/// Sorts pointers: numbered metadata, then what shows it; a new root as late as it may
-/// be, since it takes trust from what is shown; `timestamp.json` last.
+/// Sorts pointers: numbered metadata, then what shows it, and what apt reads first after
+/// the indices that it names; a new root as late as it may be, since it takes trust from
+/// what is shown; `timestamp.json` last.
 fn pointer_rank(path: &RepoPath) -> (u8, String) {
     let rank = match path.as_str() {
-        TIMESTAMP => 4,
-        other if other.ends_with(".root.json") => 3,
+        TIMESTAMP => 6,
+        other if other.ends_with(".root.json") => 5,
+        other if other.ends_with("/InRelease") => 4,
+        other if other.starts_with(layout::APT) && other.contains("/Release") => 3,
         "index.html" => 2,
         other if other.starts_with("metadata/") => 0,
         _ => 1,

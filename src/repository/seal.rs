@@ -1,4 +1,4 @@
-//! Sealing: snapshot, timestamp and bundles on top of what is published at that
+//! Sealing: snapshot, timestamp, bundles and suites for apt on top of what is published at that
 //! moment. It happens under the home's lock.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use super::Pending;
 use super::RepositoryError;
 use super::State;
+use super::apt;
+use super::apt::ArchiveKey;
 use super::index;
 use super::layout;
 use crate::home;
@@ -58,12 +60,14 @@ pub struct ReleaseFile {
     pub length: u64,
 }
 
-/// The key of snapshot and timestamp.
-pub struct OnlineKey<'a> {
-    /// Its id in the root.
-    pub keyid: &'a str,
-    /// It.
-    pub signer: &'a dyn Signer,
+/// The keys that sign a seal.
+pub struct SealKeys<'a> {
+    /// The id in the root of the key of snapshot and timestamp.
+    pub keyid: String,
+    /// That key.
+    pub online: &'a dyn Signer,
+    /// The key of suites for apt, where they are made anew.
+    pub archive: Option<ArchiveKey<'a>>,
 }
 
 /// What a publication adds beside releases.
@@ -79,7 +83,7 @@ pub struct Added<'a> {
 /// neither, which only renews the dates.
 ///
 /// # Errors
-/// The online key failed; files cannot be written. What was signed is kept, and
+/// A key failed; files cannot be written. What was signed is kept, and
 /// the same call goes on from there.
 pub fn prepare(
     home: &Home,
@@ -87,7 +91,7 @@ pub fn prepare(
     pending: &Pending,
     release: Option<&SignedRelease<'_>>,
     added: &Added<'_>,
-    online: &OnlineKey<'_>,
+    keys: &SealKeys<'_>,
     journal: &mut Journal,
 ) -> Result<Publication, RepositoryError> {
     let state = added.state.unwrap_or(state);
@@ -111,7 +115,7 @@ pub fn prepare(
         roles.insert(release.product.clone(), (release.role.number(), file));
     }
 
-    let (snapshot, timestamp) = sign_seal(home, pending, state, &roles, online, journal)?;
+    let (snapshot, timestamp) = sign_seal(home, pending, state, &roles, keys, journal)?;
     add(layout::metadata(pending.serial(), "snapshot"), &snapshot)?;
     let mut listings = Vec::new();
     for (product, (number, role)) in &roles {
@@ -152,6 +156,10 @@ pub fn prepare(
             names.extend(file.names.iter().map(|name| (name.clone(), file.sha256, file.length)));
         }
     }
+    let files = release.map_or(&[][..], |release| &release.files);
+    let product = release.map(|release| release.product);
+    let suites = apt::Change { home, listings: &listings, product, files };
+    names.extend(suites.seal(pending, keys.archive.as_ref(), journal)?);
     pending.complete(names)
 }
 
@@ -166,7 +174,7 @@ fn sign_seal(
     pending: &Pending,
     state: &State,
     roles: &BTreeMap<Product, (u64, Vec<u8>)>,
-    online: &OnlineKey<'_>,
+    keys: &SealKeys<'_>,
     journal: &mut Journal,
 ) -> Result<(Vec<u8>, Vec<u8>), RepositoryError> {
     let at = pending.at();
@@ -178,11 +186,11 @@ fn sign_seal(
         meta.insert(format!("{product}.json"), MetaEntry::of(*number, file));
     }
     let snapshot = Draft::snapshot(number, expires, &meta);
-    let snapshot = sign_online(pending, snapshot, online, journal)?;
+    let snapshot = sign_online(pending, snapshot, keys, journal)?;
     home::step("seal.snapshot");
     let entry = MetaEntry::of(number, &snapshot);
     let timestamp = Draft::timestamp(pending.serial(), expires, &entry, at);
-    let timestamp = sign_online(pending, timestamp, online, journal)?;
+    let timestamp = sign_online(pending, timestamp, keys, journal)?;
     home::step("seal.timestamp");
     pending.keep_note()?;
     Ok((snapshot, timestamp))
@@ -191,7 +199,7 @@ fn sign_seal(
 fn sign_online(
     pending: &Pending,
     mut draft: Draft,
-    online: &OnlineKey<'_>,
+    keys: &SealKeys<'_>,
     journal: &mut Journal,
 ) -> Result<Vec<u8>, RepositoryError> {
     let name = format!("{}.json", draft.role());
@@ -199,9 +207,9 @@ fn sign_online(
         return Ok(file);
     }
     let what = format!("{} {}", draft.role(), draft.number());
-    journal.ask(pending.at(), online.signer.name(), &what, draft.digest()?)?;
-    let signature = online.signer.sign(&what, ToSign::Message(&draft.canonical()?))?;
-    draft.add_signature(online.keyid, &signature);
+    journal.ask(pending.at(), keys.online.name(), &what, draft.digest()?)?;
+    let signature = keys.online.sign(&what, ToSign::Message(&draft.canonical()?))?;
+    draft.add_signature(&keys.keyid, &signature);
     let file = draft.to_file()?;
     pending.keep_signed(&name, &file)?;
     Ok(file)

@@ -118,6 +118,7 @@ impl<'a> Batch<'a> {
         let unsigned = plan.openpgp.iter().filter(|(_, holder, _)| !checksums_signature(signing, holder).exists());
         missing.extend(unsigned.map(|(name, ..)| name));
         missing.push(&plan.online);
+        missing.extend(&plan.archive);
         Self::open_keys(home, missing, tokens)
     }
 

@@ -34,6 +34,8 @@ pub struct Plan {
     pub openpgp: Vec<(KeyName, Holder, PathBuf)>,
     /// The key of snapshot and timestamp.
     pub online: KeyName,
+    /// The key of suites for apt, if the product's packages go there.
+    pub archive: Option<KeyName>,
     /// All release managers: their keys by id.
     pub managers: BTreeMap<String, (Holder, PublicKey)>,
     /// The certificates of those release managers who have one, with the keys that sign
@@ -67,7 +69,7 @@ impl Plan {
             return Err(SignError::NeedsOthers { product: product.clone(), have, need });
         }
         plan.release.truncate(need);
-        Self::check_here(home, plan.release.iter().map(|(key, _)| key).chain([&plan.online]))?;
+        Self::check_here(home, plan.release.iter().map(|(key, _)| key).chain([&plan.online]).chain(&plan.archive))?;
         Ok(plan)
     }
 
@@ -80,6 +82,8 @@ impl Plan {
         let mut plan = Self::of(home, product, |holder| holder != starter)?;
         plan.release.truncate(1);
         plan.openpgp = plan.own_certificates();
+        // Whoever has started it seals it.
+        plan.archive = None;
         Self::check_here(home, plan.keys().into_iter().filter(|key| **key != plan.online))?;
         Ok(plan)
     }
@@ -154,7 +158,9 @@ impl Plan {
         }
         let (first, builder) = release.first().cloned().ok_or_else(|| damaged("a product has no keys"))?;
         let online = policy.role.online.key.get_ref().parse();
+        let archive = of_product.apt.as_ref().and_then(|_| policy.archive()).map(|entry| entry.signing);
         Ok(Self {
+            archive,
             builder,
             claim: first,
             of: release.len(),
@@ -209,7 +215,7 @@ impl Plan {
     pub fn keys(&self) -> Vec<&KeyName> {
         let release = self.release.iter().map(|(key, _)| key);
         let openpgp = self.openpgp.iter().map(|(key, ..)| key);
-        std::iter::once(&self.claim).chain(release).chain(openpgp).chain([&self.online]).collect()
+        std::iter::once(&self.claim).chain(release).chain(openpgp).chain([&self.online]).chain(&self.archive).collect()
     }
 }
 

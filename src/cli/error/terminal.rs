@@ -247,6 +247,10 @@ impl From<RepositoryError> for CommandError {
             RepositoryError::Released { .. } | RepositoryError::Withdrawn { .. } => {
                 result.hint("give the release a new version")
             }
+            RepositoryError::ArchiveExpired(_) => result.hint_command(
+                "one that has expired gets a later end on the terminal with its token, using:",
+                &["key", "openpgp", "extend", "--archive"],
+            ),
             RepositoryError::Damaged { .. } => result.hint(PUT_BACK),
             RepositoryError::TooLarge { .. } => {
                 result.hint("nothing was signed; split the product, or withdraw releases that nobody should use")

@@ -1,8 +1,12 @@
-//! What users of apt are given: Debian packages, each read whole before it is signed.
+//! The repository for apt: packages of releases, and the indices that name them.
+//!
+//! [`Deb`] reads a package, [`Change`] makes the suites of those that are released.
 
 mod ar;
 mod control;
 mod deb;
+mod index;
+mod suite;
 mod unpack;
 mod version;
 
@@ -16,6 +20,11 @@ use crate::transport::open_plain;
 
 pub use control::Control;
 pub use deb::Deb;
+pub use index::IndexError;
+pub use suite::ArchiveKey;
+pub use suite::Change;
+pub use suite::is_published;
+pub use suite::valid_until;
 pub use version::DebVersion;
 
 /// A package that apt is not given.

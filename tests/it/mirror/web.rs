@@ -112,7 +112,7 @@ fn caching(class: Class) -> &'static str {
 }
 
 /// A path of each kind, with names as strange as they may be.
-fn paths_of_each_kind(random: &mut Random) -> [String; 6] {
+fn paths_of_each_kind(random: &mut Random) -> [String; 8] {
     let lower: Vec<char> = "az09+.-".chars().collect();
     let any: Vec<char> = "aZ09._+~-".chars().collect();
     let hash: String = (0..64).map(|_| *random.one_of(&['0', '9', 'a', 'f'])).collect();
@@ -132,12 +132,34 @@ fn paths_of_each_kind(random: &mut Random) -> [String; 6] {
         1 => format!("keys/{number}"),
         _ => format!("{}/{version}", products[0]),
     };
+    let short: Vec<char> = "az09-".chars().collect();
+    let word = |random: &mut Random| format!("{}{}", random.one_of(&['a', 'z', '0']), random.text(&short, 31));
+    let (suite, component) = (word(random), word(random));
+    let architecture = match random.below(3) {
+        0 => (*random.one_of(&["all", "amd64", "x-anyx", "many", "sourcex", "source-a"])).to_owned(),
+        _ => format!("x{}", random.text(&['a', '0', '-'], 31)),
+    };
+    let indices = format!("apt/dists/{suite}/{component}/binary-{architecture}");
+    let source = match random.below(4) {
+        0 => format!("lib{}", random.text(&lower, 3)),
+        _ => format!("{}x{}", random.one_of(&['l', 'a', '0']), random.text(&lower, 62)),
+    };
+    let is_lib = source.starts_with("lib") && source.chars().nth(3).is_some_and(|c| c.is_ascii_alphanumeric());
+    let prefix = &source[..if is_lib { 4 } else { 1 }];
     [
         format!("targets/{folder}/{hash}.{file}"),
         format!("releases/{}/{version}/{file}", products[1]),
         format!("metadata/{number}.{role}.json"),
         format!("bundles/{}.bundle.json", products[3]),
         format!("keys/{fingerprint}.{}", random.one_of(&["asc", "gpg"])),
+        match random.below(2) {
+            0 => format!("apt/pool/{component}/{prefix}/{source}/{file}.deb"),
+            _ => format!("{indices}/by-hash/SHA256/{hash}"),
+        },
+        match random.below(2) {
+            0 => format!("{indices}/Packages{}", random.one_of(&["", ".gz", ".xz"])),
+            _ => format!("apt/dists/{suite}/{}", random.one_of(&["InRelease", "Release", "Release.gpg"])),
+        },
         (*random.one_of(&["index.html", "metadata/timestamp.json"])).to_owned(),
     ]
 }
@@ -199,7 +221,7 @@ fn web_server_folders_and_layout_agree_on_every_path() {
     // else; one that has none is not, even if somebody put files there.
     let mut random = Random::new(1);
     let mut paths = BTreeSet::new();
-    let mut kinds = [0; 6];
+    let mut kinds = [0; 8];
     for _ in 0..80 {
         for (kind, path) in paths_of_each_kind(&mut random).into_iter().enumerate() {
             let parsed: RepoPath = path.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -210,7 +232,7 @@ fn web_server_folders_and_layout_agree_on_every_path() {
             kinds[kind] += usize::from(paths.insert(path));
         }
     }
-    assert!(kinds[..5].iter().all(|count| *count > 60), "{kinds:?}");
+    assert!(kinds[..7].iter().all(|count| *count > 60), "{kinds:?}");
     // What is no path at all is asked for in the test above.
     let paths: Vec<(RepoPath, Option<Class>)> = paths
         .iter()

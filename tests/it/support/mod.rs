@@ -110,10 +110,10 @@ pub struct Lab {
 /// The laboratory that others are copied from: making keys takes a while.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
-    TEMPLATE.get_or_init(make_template).path()
+    TEMPLATE.get_or_init(|| make_template(false)).path()
 }
 
-fn make_template() -> TempDir {
+fn make_template(with_apt: bool) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let lab = Lab { folder, through: Vec::new() };
     let root = lab.path("");
@@ -133,15 +133,21 @@ fn make_template() -> TempDir {
     let retired = run(program("ssh-keygen").arg("-lf").arg(root.join("retired.pub"))).exits(0).out;
     let fingerprint = retired.split_whitespace().nth(1).unwrap().to_owned();
     fs::write(root.join("policy/keys/revoked"), format!("# left the project\n{fingerprint}\n")).unwrap();
-    let policy = fs::read_to_string(project("examples/policy.toml"))
-        .unwrap()
-        .replace("tag-threshold = 1", "tag-threshold = 1\ntag-revoked = \"keys/revoked\"");
+    let mut policy = without_apt(&example_policy());
+    if with_apt {
+        policy = policy.replace("[openpgp]\n", "[openpgp]\narchive = \"keys/archive.asc\"\n");
+        policy.push_str("apt = { suite = \"stable\", component = \"main\" }\n");
+    }
+    let policy = policy.replace("tag-threshold = 1", "tag-threshold = 1\ntag-revoked = \"keys/revoked\"");
     fs::write(root.join("policy/policy.toml"), policy).unwrap();
     let mut passphrases = String::from("online horse-online\n");
     for holder in ["alice", "bob", "carol"] {
         for purpose in ["root", "targets", "release", "claim", "openpgp", "certify"] {
             writeln!(passphrases, "{holder}-{purpose} horse-{holder}-{purpose}").unwrap();
         }
+    }
+    if with_apt {
+        passphrases.push_str("archive-openpgp horse-archive-openpgp\narchive-certify horse-archive-certify\n");
     }
     fs::write(root.join("passphrases"), passphrases).unwrap();
     lab.with_keys(&["init", "--policy", "policy/policy.toml", "--software-keys", "--mirror", "here=mirror"]).exits(0);
@@ -174,6 +180,17 @@ path = "out/notes"
 name = "{product}-{version}.notes"
 "#;
 
+/// The policy of the quick start.
+pub fn example_policy() -> String {
+    fs::read_to_string(project("examples/policy.toml")).unwrap()
+}
+
+/// A policy without what is for apt.
+pub fn without_apt(policy: &str) -> String {
+    let kept = policy.lines().filter(|line| !line.starts_with("archive = ") && !line.starts_with("apt = "));
+    kept.flat_map(|line| [line, "\n"]).collect()
+}
+
 /// A file of this project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -192,6 +209,15 @@ impl Lab {
         let folder = tempfile::tempdir().unwrap();
         let lab = Self { folder, through: Vec::new() };
         lab.copy_from(template());
+        lab
+    }
+
+    /// A laboratory whose packages go to apt. No suite is there before the first one.
+    pub fn with_apt() -> Self {
+        static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
+        let template = TEMPLATE.get_or_init(|| make_template(true));
+        let lab = Self { folder: tempfile::tempdir().unwrap(), through: Vec::new() };
+        lab.copy_from(template.path());
         lab
     }
 

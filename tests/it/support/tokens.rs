@@ -38,8 +38,9 @@ struct Template {
 
 /// The policy of the example, without what is for demonstrations.
 pub fn policy() -> String {
-    let example = fs::read_to_string(super::project("examples/policy.toml")).unwrap();
-    example.replace("insecure-software-keys = true\n", "").replace("insecure-same-terminal = true\n", "")
+    super::without_apt(&super::example_policy())
+        .replace("insecure-software-keys = true\n", "")
+        .replace("insecure-same-terminal = true\n", "")
 }
 
 impl TokenLab {
