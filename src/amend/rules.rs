@@ -36,6 +36,7 @@ use crate::tuf::Draft;
 use crate::tuf::SignedPolicy;
 use crate::tuf::draft::DraftError;
 use crate::tuf::draft::RoleKeys;
+use crate::tuf::policy::AptEntry;
 use crate::tuf::policy::ClaimKey;
 use crate::tuf::policy::HolderEntry;
 use crate::tuf::policy::ProductEntry;
@@ -232,7 +233,9 @@ impl<'a> Rules<'a> {
         }
         for (name, product) in &policy.products {
             let rebuilds = *product.rebuilds.get_ref();
-            signed.products.insert(Product::clone(name), ProductEntry { rebuilds });
+            let apt = product.apt.as_ref();
+            let apt = apt.map(|apt| AptEntry { suite: apt.suite.get_ref().clone(), component: apt.component.clone() });
+            signed.products.insert(Product::clone(name), ProductEntry { rebuilds, apt });
         }
         Ok(signed)
     }

@@ -345,7 +345,7 @@ impl Attempt {
                 }
                 let (sha256, length) =
                     Sha256::of_reader(&file, &mut |_| {}).map_err(|error| BuildError::io(&path, error))?;
-                let artifact = Artifact { name: wanted.name.clone(), kind: wanted.kind, length, sha256 };
+                let artifact = Artifact { name: wanted.name.clone(), kind: wanted.kind, length, sha256, control: None };
                 Ok(Output { path, file, artifact })
             })
             .collect()
@@ -454,5 +454,5 @@ pub fn source_prefix(product: &Product, version: &Version) -> String {
 /// The artifact that is the source archive.
 pub fn source_artifact(gz: &crate::manifest::claim::CompressedArchive) -> Artifact {
     let name: FileName = gz.name.clone();
-    Artifact { name, kind: crate::manifest::Kind::SourceArchive, length: gz.length, sha256: gz.sha256 }
+    Artifact { name, kind: crate::manifest::Kind::SourceArchive, length: gz.length, sha256: gz.sha256, control: None }
 }

@@ -130,9 +130,27 @@ impl Vouched {
             },
             ["releases", product, version, file] => self.of_release(product, version, file, entry),
             ["metadata", file] => unlisted(entry).and_then(|()| self.of_metadata(file, entry.sha256)),
+            ["apt", "pool", ..] if self.is_released(entry) => Ok(()),
+            ["apt", "pool", ..] => Err("is no package that was released"),
+            ["apt", .., "by-hash", _, hash] if hash.parse() != Ok(entry.sha256) => Err("does not bear its own digest"),
             // Pointers that no verdict rests on, or that bear signatures of their own.
             _ => unlisted(entry),
         }
+    }
+
+    /// Whether content is that of a file of a release: one that is listed, or of a
+    /// version that was withdrawn, under whose name it is there as well.
+    fn is_released(&self, entry: &Entry) -> bool {
+        let releases = self.listings.values().flat_map(|listing| listing.releases.values());
+        let mut listed = releases.flat_map(BTreeMap::values);
+        let withdrawn = |name: &RepoPath| {
+            let segments: Vec<&str> = name.as_str().split('/').collect();
+            matches!(segments.as_slice(), ["targets", product, version, file] if file
+                .split_once('.')
+                .is_some_and(|(_, file)| self.of_release(product, version, file, entry).is_ok()))
+        };
+        listed.any(|artifact| (artifact.sha256, artifact.length) == (entry.sha256, entry.length))
+            || entry.names.iter().any(withdrawn)
     }
 
     /// A file of a release: one that is listed, or that belongs to one that is.

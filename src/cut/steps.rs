@@ -200,7 +200,7 @@ impl Cut<'_> {
                 },
             });
             artifacts.extend(built.artifacts);
-            apt::check(&artifacts, stage)?;
+            apt::describe(&mut artifacts, stage)?;
         }
         let done =
             BuildState { recipe: recipe.sha256, environment: environment.digest()?, inputs: recipe.inputs, artifacts };

@@ -13,6 +13,7 @@ pub mod json;
 pub mod names;
 pub mod publication;
 pub mod release;
+pub mod suite;
 
 pub use attested::{Attested, Firmware, PinPolicy, Slot, TouchPolicy};
 pub use bundle::Bundle;

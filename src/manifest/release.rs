@@ -38,6 +38,10 @@ pub struct Artifact {
     pub length: u64,
     /// Digest of its content.
     pub sha256: Sha256,
+    /// Of a Debian package that suites may have: the digest of what it says of itself,
+    /// as indices have it (`control` of `custom` of its TUF target).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Sha256>,
 }
 
 /// The file that lists the digests of the others, in the format of

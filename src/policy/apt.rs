@@ -8,8 +8,8 @@ use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
 use crate::manifest::Component;
-use crate::manifest::HostName;
 use crate::manifest::Suite;
+use crate::manifest::suite;
 
 /// The place of a product's packages in the repository for apt. Users have both names
 /// in their lists of sources. Several products may share them.
@@ -28,14 +28,6 @@ impl Policy {
         self.certificates().find(|entry| entry.holder.is_none())
     }
 
-    /// What suites call themselves: the host of the repository. Clients that have seen
-    /// another name refuse a suite.
-    pub fn origin(&self) -> &str {
-        let url = self.repository.get_ref();
-        let host = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-        host.split(['/', ':', '?', '#']).next().unwrap_or_default()
-    }
-
     pub(super) fn check_apt(&self, text: &Text) -> Result<(), ConfigError> {
         let Some(apt) = self.products.values().find_map(|product| product.apt.as_ref()) else {
             return Ok(());
@@ -45,7 +37,7 @@ impl Policy {
                 "apt takes only a suite that is signed: name the certificate for that with `archive` below [openpgp]";
             return Err(text.error(&apt.suite, message));
         }
-        if self.origin().parse::<HostName>().is_err() {
+        if suite::origin(self.repository.get_ref()).is_err() {
             return Err(
                 text.error(&self.repository, "a suite for apt is called after the host here, and there is none")
             );

@@ -14,6 +14,7 @@ use crate::manifest::Sha256;
 use crate::manifest::Suite;
 use crate::manifest::Version;
 use crate::manifest::names::NameError;
+use crate::manifest::suite::APT;
 
 /// A kind of path.
 struct Place {
@@ -263,28 +264,12 @@ pub fn bundle(product: &Product) -> Result<RepoPath, NameError> {
     crate::manifest::bundle::current_path(product).parse()
 }
 
-/// Below it is what apt asks for: what its lists of sources name.
-pub const APT: &str = "apt/";
-
 /// A package in the pool of a component.
 ///
 /// # Errors
 /// The path would be too long, or the file's name is none.
 pub fn apt_package(component: &Component, source: &PackageName, file: &str) -> Result<RepoPath, NameError> {
     format!("{APT}pool/{component}/{}/{source}/{file}", pool_prefix(source)).parse()
-}
-
-/// Where the indices of a component are, as a `Release` file has it.
-pub fn apt_indices(component: &Component, architecture: &Architecture) -> String {
-    format!("{component}/binary-{architecture}")
-}
-
-/// A file of a suite: `InRelease`, or an index.
-///
-/// # Errors
-/// It is none.
-pub fn apt_file(suite: &Suite, file: &str) -> Result<RepoPath, NameError> {
-    format!("{APT}dists/{suite}/{file}").parse()
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::publication;
 use crate::manifest::publication::TIMESTAMP;
+use crate::manifest::suite::APT;
 use crate::transport::Files;
 use crate::transport::Folder;
 use crate::transport::Opened;
@@ -395,7 +396,7 @@ fn pointer_rank(path: &RepoPath) -> (u8, String) {
         TIMESTAMP => 6,
         other if other.ends_with(".root.json") => 5,
         other if other.ends_with("/InRelease") => 4,
-        other if other.starts_with(layout::APT) && other.contains("/Release") => 3,
+        other if other.starts_with(APT) && other.contains("/Release") => 3,
         "index.html" => 2,
         other if other.starts_with("metadata/") => 0,
         _ => 1,

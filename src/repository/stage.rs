@@ -76,7 +76,7 @@ fn entry(name: &str, kind: Kind, bytes: &[u8]) -> Result<Artifact, RepositoryErr
         file: name.to_owned(),
         reason: error.to_string(),
     })?;
-    Ok(Artifact { name, kind, length: bytes.len() as u64, sha256: Sha256::of(bytes) })
+    Ok(Artifact { name, kind, length: bytes.len() as u64, sha256: Sha256::of(bytes), control: None })
 }
 
 /// What is new in a release, for the person who signs it.

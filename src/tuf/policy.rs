@@ -4,7 +4,7 @@
 //! {"claims":{"<keyid>":{"holder":"alice","key":{…}}},
 //!  "holders":{"alice":{"keyids":["<keyid>",…],"name":"Alice"},…},
 //!  "insecure":["same-terminal","software-keys"],
-//!  "products":{"kestrel":{"rebuilds":1}},
+//!  "products":{"kestrel":{"apt":{"component":"main","suite":"stable"},"rebuilds":1}},
 //!  "repository":"https://packages.example.org","version":1}
 //! ```
 //!
@@ -18,9 +18,11 @@ use serde::Deserialize;
 use serde::Serialize;
 use sigstore_tuf::Key;
 
+use crate::manifest::Component;
 use crate::manifest::Holder;
 use crate::manifest::Line;
 use crate::manifest::Product;
+use crate::manifest::Suite;
 
 /// The member of `signed` that holds it.
 pub const MEMBER: &str = "x-release";
@@ -65,10 +67,22 @@ pub struct ClaimKey {
 }
 
 /// What a product asks for beyond its TUF threshold.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProductEntry {
     /// How many people besides the starter must have rebuilt a release.
     pub rebuilds: u32,
+    /// Where its Debian packages go, besides to its releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apt: Option<AptEntry>,
+}
+
+/// The place of a product's packages in the repository for apt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AptEntry {
+    /// The suite.
+    pub suite: Suite,
+    /// The component of it.
+    pub component: Component,
 }
 
 /// An `x-release` that cannot be used.

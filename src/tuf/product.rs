@@ -108,7 +108,12 @@ impl ProductRole {
             if (exempt(kind) || exempt(about)) && kind != about {
                 return Err(ProductRoleError::Kind(path.clone()));
             }
-            let artifact = Artifact { name: name.clone(), kind, length: target.length, sha256 };
+            let control = target.custom.as_ref().and_then(|custom| custom.get("control"));
+            let control = control
+                .map(|hex| hex.as_str().and_then(|hex| hex.parse().ok()).ok_or(()))
+                .transpose()
+                .map_err(|()| ProductRoleError::NoDigest(path.clone()))?;
+            let artifact = Artifact { name: name.clone(), kind, length: target.length, sha256, control };
             releases.entry(version).or_default().insert(name, artifact);
         }
         let withdrawn = match role.extra.get(WITHDRAWN) {
@@ -135,14 +140,15 @@ impl ProductRole {
         let mut targets = serde_json::Map::new();
         for (version, files) in &self.releases {
             for file in files.values() {
-                targets.insert(
-                    format!("{product}/{version}/{}", file.name),
-                    json!({
-                        "length": file.length,
-                        "hashes": { "sha256": file.sha256 },
-                        "custom": { "kind": file.kind },
-                    }),
-                );
+                let mut entry = json!({
+                    "length": file.length,
+                    "hashes": { "sha256": file.sha256 },
+                    "custom": { "kind": file.kind },
+                });
+                if let Some(control) = file.control {
+                    entry["custom"]["control"] = json!(control);
+                }
+                targets.insert(format!("{product}/{version}/{}", file.name), entry);
             }
         }
         Value::Object(targets)

@@ -3,18 +3,27 @@
 //! A person who verifies a folder takes what lies in it for verified. A file
 //! that no metadata speaks of must therefore not lie there unnoticed.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::io::Read as _;
 
 use super::repository::Whole;
+use crate::manifest::Architecture;
+use crate::manifest::Component;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::bundle;
 use crate::manifest::release;
+use crate::manifest::suite::MAX_INDEX;
 use crate::tuf::Files;
 
 /// Longer policies and certificates are not ours.
 const MAX_TOP_LEVEL: u64 = 16 << 20;
+
+/// Where packages for apt are. Those that a suite names were looked at with it; what
+/// others are, their content says.
+const POOL: &str = "apt/pool/";
 
 /// Files that no metadata speaks of.
 #[derive(Debug, Default)]
@@ -29,18 +38,64 @@ pub struct Unaccounted {
 /// Those of `paths` (relative, with `/`) that no metadata of `whole` speaks of.
 pub fn unaccounted(files: &dyn Files, whole: &Whole, paths: impl IntoIterator<Item = String>) -> Unaccounted {
     let mut found = Unaccounted::default();
-    for path in paths {
-        if is_accounted(files, whole, &path) {
-            continue;
-        }
-        match unreleased(whole, &path) {
-            Some(folder) => {
-                found.unreleased.insert(folder);
+    let (pool, others): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.starts_with(POOL));
+    // Under `targets/`, every content of a version is named by its digest.
+    let mut twins: BTreeMap<Sha256, Twin> = BTreeMap::new();
+    for path in others {
+        let is_accounted = is_accounted(files, whole, &path);
+        let unreleased = if is_accounted { None } else { unreleased(whole, &path) };
+        if is_accounted || unreleased.is_some() {
+            if let Some(digest) = digest_of_target(&path)
+                && (is_accounted || !twins.contains_key(&digest))
+            {
+                twins.insert(digest, Twin { path, folder: unreleased.clone() });
             }
+            found.unreleased.extend(unreleased);
+        } else {
+            found.foreign.push(path);
+        }
+    }
+    let looked_at: BTreeSet<&String> = whole.suites.iter().flat_map(|suite| &suite.files).collect();
+    let left: Vec<String> = pool.into_iter().filter(|path| !looked_at.contains(path)).collect();
+    let length = |path: &str| files.open(path).ok().flatten().and_then(|opened| opened.length);
+    let lengths: BTreeSet<u64> =
+        if left.is_empty() { BTreeSet::new() } else { twins.values().filter_map(|twin| length(&twin.path)).collect() };
+    for path in left {
+        // What is as long as none of them is not read.
+        let is_as_long = is_in_pool(&path) && length(&path).is_some_and(|length| lengths.contains(&length));
+        let digest = if is_as_long { digest(files, &path) } else { None };
+        match digest.and_then(|digest| twins.get(&digest)) {
             None => found.foreign.push(path),
+            Some(twin) => found.unreleased.extend(twin.folder.clone()),
         }
     }
     found
+}
+
+/// A file below `targets/`, and the folder of its version if that is not released.
+struct Twin {
+    path: String,
+    folder: Option<String>,
+}
+
+/// The digest that a file of a version bears in its name.
+fn digest_of_target(path: &str) -> Option<Sha256> {
+    let segments: Vec<&str> = path.split('/').collect();
+    let ["targets", _, _, file] = segments.as_slice() else {
+        return None;
+    };
+    file.split_once('.')?.0.parse().ok()
+}
+
+/// `apt/pool/<component>/<prefix>/<source>/<file>`.
+fn is_in_pool(path: &str) -> bool {
+    path.parse::<RepoPath>().is_ok() && path.split('/').count() == 6 && path.ends_with(".deb")
+}
+
+fn digest(files: &dyn Files, path: &str) -> Option<Sha256> {
+    let opened = files.open(path).ok()??;
+    let (sha256, _) = Sha256::of_reader(opened.content.take(opened.length?), &mut |_| {}).ok()?;
+    Some(sha256)
 }
 
 /// The folder of a version that no release has, if the path is in one.
@@ -82,6 +137,16 @@ fn is_accounted(files: &dyn Files, whole: &Whole, path: &str) -> bool {
             hashed.is_some_and(|(sha256, name)| is_listed(whole, product, version, name, Some(sha256)))
         }
         ["releases", product, version, file] => is_listed(whole, product, version, file, None),
+        ["apt", "dists", ..] if whole.suites.iter().any(|checked| checked.files.contains(path)) => true,
+        // Indices of before, for whoever began then; the name tells the content.
+        ["apt", "dists", suite, component, folder, "by-hash", "SHA256", hash] => {
+            let mut suites = whole.project.policy().products.values().filter_map(|entry| entry.apt.as_ref());
+            let is_ours = suites.any(|apt| apt.suite.as_str() == *suite)
+                && component.parse::<Component>().is_ok()
+                && folder.strip_prefix("binary-").is_some_and(|name| name.parse::<Architecture>().is_ok());
+            let content = if is_ours { files.read(path, MAX_INDEX).ok().flatten() } else { None };
+            content.is_some_and(|bytes| hash.parse() == Ok(Sha256::of(&bytes)))
+        }
         _ => false,
     }
 }

@@ -149,7 +149,8 @@ impl Judge {
             let version: Version = statement.version()?.parse().ok()?;
             let name: FileName = release::claim_file(holder).parse().ok()?;
             let is_meant = name.as_str() == subject.name && statement.product() == Some(self.trust.product().as_str());
-            let artifact = Artifact { name, kind: Kind::Claim, length: subject.length, sha256: subject.sha256 };
+            let (length, sha256) = (subject.length, subject.sha256);
+            let artifact = Artifact { name, kind: Kind::Claim, length, sha256, control: None };
             (is_meant && self.trust.listing().releases.contains_key(&version)).then_some((version, artifact))
         })
     }

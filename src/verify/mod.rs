@@ -4,7 +4,7 @@
 //! policy and freshness that the pinned root leads to, [`trust`] the newest role
 //! of a product; [`claims`] asks who rebuilt; [`judge`] gives a verdict on one
 //! file. [`memory`] remembers what was seen, so that nobody can serve less later.
-//! [`repository`] looks at a whole repository.
+//! [`repository`] looks at a whole repository, [`suites`] at what it has for apt.
 //!
 //! Readers and the clock come from the caller. Nothing here prints.
 
@@ -16,6 +16,7 @@ pub mod memory;
 pub mod project;
 pub mod repository;
 pub mod strict;
+pub mod suites;
 pub mod trust;
 
 use std::fmt;
@@ -240,6 +241,15 @@ pub enum Rejection {
         have: Vec<Holder>,
         /// How many must.
         need: usize,
+    },
+    /// A suite for apt does not say what was released. A push replaces its files one
+    /// after the other: what is still so a moment later is meant.
+    #[error("{place}: {reason}")]
+    Suite {
+        /// Which file.
+        place: String,
+        /// What is wrong.
+        reason: String,
     },
     /// A file of the repository differs from what its metadata says.
     #[error("{place}: {reason}")]

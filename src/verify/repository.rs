@@ -17,6 +17,8 @@ use super::claims::Built;
 use super::judge;
 use super::judge::Verdict;
 use super::strict;
+use super::suites;
+use super::suites::CheckedSuite;
 use crate::manifest::Artifact;
 use crate::manifest::Bundle;
 use crate::manifest::Entry;
@@ -57,6 +59,8 @@ pub struct Whole {
     pub project: Project,
     /// What it holds of each product that has had a release.
     pub products: Vec<Checked>,
+    /// What it has for apt.
+    pub suites: Vec<CheckedSuite>,
 }
 
 /// Reads a repository's metadata from the pinned root forward.
@@ -188,7 +192,8 @@ pub fn check(
         }
         checked.push(Checked { trust, files: verdicts });
     }
-    Ok(Whole { served, project, products: checked })
+    let suites = suites::check(files.as_ref(), &project, &checked, extent, progress)?;
+    Ok(Whole { served, project, products: checked, suites })
 }
 
 /// Verifies the files of the top-level role: policy and certificates.
@@ -267,7 +272,7 @@ pub fn check_entry(files: &dyn Files, name: &RepoPath, entry: &Entry) -> Result<
 }
 
 /// Compares a file with what is listed, reading no more than is listed.
-fn check_file(
+pub(super) fn check_file(
     files: &dyn Files,
     path: &str,
     sha256: Sha256,

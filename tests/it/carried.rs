@@ -207,6 +207,17 @@ const DEEDS: [Deed; 36] = [
     ),
     (|lab| add(lab, "targets/kestrel/6.6/SHA.kestrel-6.6", "write-once"), "is of a version that nobody has released"),
     (|lab| add(lab, "releases/falcon/1.0/falcon-1.0", "write-once"), "is of a product that has no release"),
+    (
+        |lab| add(lab, "apt/pool/main/k/kestrel/kestrel_6.6_all.deb", "write-once"),
+        "kestrel_6.6_all.deb is no package that was released",
+    ),
+    (
+        |lab| {
+            let digest = "a".repeat(64);
+            add(lab, &format!("apt/dists/stable/main/binary-all/by-hash/SHA256/{digest}"), "write-once");
+        },
+        "does not bear its own digest",
+    ),
     (|lab| add(lab, "metadata/2.root.json", "pointer"), "does not verify"),
     (
         |lab| add(lab, "metadata/9.kestrel.json", "pointer"),

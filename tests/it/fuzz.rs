@@ -228,6 +228,7 @@ fn seeds(lab: &Lab, project: &BTreeMap<String, Vec<u8>>) -> BTreeMap<&'static st
         ("repository", tampered.to_vec()),
         ("signature", vec![signature, lab.read("home/keys/revoked")]),
         ("state", vec![lab.read("home/cuts/kestrel-1.0/cut.json"), lab.read("home/publications/1.json")]),
+        ("suite", suites()),
         ("tag", vec![object]),
         ("terminal", vec![lab.read("home/terminal.toml"), TOOLCHAIN.to_vec(), REMOTE.as_bytes().to_vec()]),
         ("tree", vec![format!("../build.sh\n{listing}{link}").into_bytes()]),
@@ -266,6 +267,24 @@ fn packages() -> Vec<Vec<u8>> {
         of(".zst", &deb::zst(&control[..]), &deb::zst(&data[..])),
         deb::CONTROL.as_bytes().to_vec(),
     ]
+}
+
+/// What a suite says of itself, alone and signed, an index, and its packed forms.
+fn suites() -> Vec<Vec<u8>> {
+    let digest = release::manifest::Sha256::of(b"x");
+    let index = format!("{}Filename: pool/main/k/kestrel/x.deb\nSize: 1\nSHA256: {digest}\n", deb::CONTROL);
+    let release = format!(
+        "Origin: k.example\nLabel: k.example\nSuite: stable\nCodename: stable\nDate: Sun, 01 Mar 2026 00:00:00 UTC\n\
+         Valid-Until: Tue, 31 Mar 2026 00:00:00 UTC\nAcquire-By-Hash: yes\nArchitectures: all\nComponents: main\n\
+         Signed-By: A\nSHA256:\n {digest}        1 main/binary-all/Packages\n"
+    );
+    assert!(release::manifest::suite::Release::parse(&release).is_ok());
+    let signed = format!(
+        "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{release}-----BEGIN PGP SIGNATURE-----\n\nAAAA\n\
+         -----END PGP SIGNATURE-----\n"
+    );
+    let (gz, xz) = (deb::gz(index.as_bytes()), deb::xz(index.as_bytes()));
+    vec![release.into_bytes(), signed.into_bytes(), index.into_bytes(), gz, xz]
 }
 
 /// What a courier carries, and a receipt.

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -33,14 +34,18 @@ use crate::transport;
 use crate::transport::Folder;
 use crate::transport::Url;
 use crate::verify::Project;
+use crate::verify::Rejection;
 use crate::verify::Subject;
 use crate::verify::Verdict;
+use crate::verify::VerifyError;
 use crate::verify::inventory;
 use crate::verify::repository;
 use crate::verify::repository::Extent;
 
 /// A folder with more files than this is not verified as a repository.
 const MAX_FILES: usize = 2_000_000;
+/// What a mirror takes for the files that are replaced at the end of a push.
+const PUSH: Duration = Duration::from_secs(3);
 
 /// Is this what was released?
 ///
@@ -129,7 +134,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
 fn whole_repository(place: &str, pinned: &[Pinned], now: Timestamp, ui: &Ui) -> Result<Vec<Outcome>, CommandError> {
     let files = pinned::open_repository(place)?;
     let pinned = &pinned[Pinned::of_repository(pinned, files.as_ref())?];
-    let whole = match repository::check(&files, &pinned.root, pinned.seen(), Extent::Everything, now, ui) {
+    let check = || repository::check(&files, &pinned.root, pinned.seen(), Extent::Everything, now, ui);
+    let found = match check() {
+        Err(VerifyError::Rejected(Rejection::Suite { .. })) => {
+            ui.say("A suite for apt is not as it was released. If that is a push, it is soon over; looking again.");
+            std::thread::sleep(PUSH);
+            check()
+        }
+        found => found,
+    };
+    let whole = match found {
         Ok(whole) => whole,
         Err(error) => return Ok(vec![Outcome::failed(place.to_owned(), error.into())]),
     };
@@ -144,6 +158,11 @@ fn whole_repository(place: &str, pinned: &[Pinned], now: Timestamp, ui: &Ui) -> 
             let reason = "no metadata speaks of it: it is not part of any release";
             outcomes.push(Outcome::failed(format!("{place}/{path}"), CommandError::new(error::REJECTED, reason)));
         }
+    }
+    for suite in whole.suites.iter().filter(|suite| suite.valid_until < now) {
+        let reason = format!("suite {} for apt has expired on {}", suite.suite, suite.valid_until.strftime("%Y-%m-%d"));
+        let path = format!("{place}/apt/dists/{}", suite.suite);
+        outcomes.push(Outcome::failed(path, CommandError::new(error::STALE, reason)));
     }
     if whole.products.iter().all(|product| product.files.is_empty()) {
         outcomes.push(no_release(place, &whole.project, now));

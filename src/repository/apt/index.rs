@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::io;
 use std::io::Read;
 
@@ -13,14 +12,13 @@ use jiff::Timestamp;
 use super::Control;
 use crate::manifest::Architecture;
 use crate::manifest::Component;
+use crate::manifest::HostName;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::Suite;
 use crate::manifest::names::NameError;
-use crate::repository::layout;
-
-/// Packages that are for every architecture.
-const ALL: &str = "all";
+use crate::manifest::suite;
+use crate::manifest::suite::Stanza;
 
 /// A package in the pool.
 #[derive(Debug, Clone)]
@@ -38,8 +36,9 @@ pub struct Package {
 impl Package {
     /// Its stanza in `Packages`.
     fn stanza(&self) -> String {
-        let below = self.path.as_str().strip_prefix(layout::APT).unwrap_or(self.path.as_str());
-        format!("{}Filename: {below}\nSize: {}\nSHA256: {}\n", self.control.stanza(), self.length, self.sha256)
+        let filename = self.path.as_str().strip_prefix(suite::APT).unwrap_or(self.path.as_str());
+        let (control, length, sha256) = (&self.control.stanza(), self.length, self.sha256);
+        Stanza { control, filename, length, sha256 }.render()
     }
 }
 
@@ -49,9 +48,9 @@ pub struct Head<'a> {
     /// Its name.
     pub suite: &'a Suite,
     /// Whose repository it is.
-    pub origin: &'a str,
+    pub origin: HostName,
     /// The fingerprint of the certificate that signs it.
-    pub signed_by: &'a str,
+    pub signed_by: String,
 }
 
 /// The indices of a suite.
@@ -69,50 +68,55 @@ pub struct Indices {
 /// # Errors
 /// A path becomes too long; memory for compression is missing.
 pub fn indices(
-    head: &Head<'_>,
+    head: Head<'_>,
     packages: &BTreeMap<Component, Vec<Package>>,
     mut architectures: BTreeSet<Architecture>,
     (at, until): (Timestamp, Timestamp),
 ) -> Result<Indices, IndexError> {
     architectures.extend(packages.values().flatten().map(|package| package.control.architecture.clone()));
     // Every client takes those for its own architecture, which hold these as well.
-    let merged = architectures.iter().any(|architecture| architecture.as_str() != ALL);
-    if merged {
-        architectures.retain(|architecture| architecture.as_str() != ALL);
+    if architectures.iter().any(|architecture| architecture.as_str() != suite::ALL) {
+        architectures.retain(|architecture| architecture.as_str() != suite::ALL);
     }
-    let mut files = Vec::new();
-    let mut sums = String::new();
+    let (mut files, mut indices) = (Vec::new(), Vec::new());
     for (component, packages) in packages {
         for architecture in &architectures {
-            let of_architecture =
-                |it: &&Package| it.control.architecture == *architecture || it.control.architecture.as_str() == ALL;
+            let of_architecture = |it: &&Package| {
+                it.control.architecture == *architecture || it.control.architecture.as_str() == suite::ALL
+            };
             let mut listed: Vec<&Package> = packages.iter().filter(of_architecture).collect();
             listed.sort_by(|a, b| order(a).cmp(&order(b)));
             let stanzas: Vec<String> = listed.into_iter().map(Package::stanza).collect();
             let plain = stanzas.join("\n").into_bytes();
-            for (suffix, bytes) in [("", plain.clone()), (".gz", gzip(&plain)?), (".xz", xz(&plain)?)] {
-                let sha256 = Sha256::of(&bytes);
-                let folder = layout::apt_indices(component, architecture);
-                let _ = writeln!(sums, " {sha256} {:>8} {folder}/Packages{suffix}", bytes.len());
-                files.push((layout::apt_file(head.suite, &format!("{folder}/Packages{suffix}"))?, bytes.clone()));
-                files.push((layout::apt_file(head.suite, &format!("{folder}/by-hash/SHA256/{sha256}"))?, bytes));
+            for form in suite::FORMS {
+                let bytes = match form {
+                    ".gz" => gzip(&plain)?,
+                    ".xz" => xz(&plain)?,
+                    _ => plain.clone(),
+                };
+                let (sha256, length) = (Sha256::of(&bytes), bytes.len() as u64);
+                if length > suite::MAX_INDEX {
+                    return Err(IndexError::TooLarge { suite: head.suite.clone(), length });
+                }
+                let (component, architecture) = (component.clone(), architecture.clone());
+                let index = suite::Index { component, architecture, form, length, sha256 };
+                files.push((suite::file(head.suite, &index.name())?, bytes.clone()));
+                files.push((suite::file(head.suite, &index.by_hash())?, bytes));
+                indices.push(index);
             }
         }
     }
-    let words = |words: Vec<&str>| words.join(" ");
-    let release = format!(
-        "Origin: {origin}\nLabel: {origin}\nSuite: {suite}\nCodename: {suite}\nDate: {}\nValid-Until: {}\n\
-         Acquire-By-Hash: yes\n{}Architectures: {}\nComponents: {}\nSigned-By: {}\nSHA256:\n{sums}",
-        date(at),
-        date(until),
-        if merged { "No-Support-for-Architecture-all: Packages\n" } else { "" },
-        words(architectures.iter().map(Architecture::as_str).collect()),
-        words(packages.keys().map(Component::as_str).collect()),
-        head.signed_by,
-        origin = head.origin,
-        suite = head.suite,
-    );
-    Ok(Indices { files, release })
+    let release = suite::Release {
+        suite: head.suite.clone(),
+        origin: head.origin,
+        date: at,
+        valid_until: until,
+        architectures: architectures.into_iter().collect(),
+        components: packages.keys().cloned().collect(),
+        signed_by: head.signed_by,
+        indices,
+    };
+    Ok(Indices { files, release: release.render() })
 }
 
 /// Indices that cannot be made.
@@ -121,6 +125,14 @@ pub enum IndexError {
     /// A path is too long.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// An index would be too long for users.
+    #[error("suite {suite} for apt would have an index of {length} bytes; {} is the most", suite::MAX_INDEX)]
+    TooLarge {
+        /// The suite.
+        suite: Suite,
+        /// The size that it would have.
+        length: u64,
+    },
     /// Compression failed.
     #[error("cannot compress an index")]
     Compress(#[from] io::Error),
@@ -130,18 +142,6 @@ pub enum IndexError {
 fn order(package: &Package) -> (&crate::manifest::PackageName, &super::DebVersion, &Architecture) {
     let control = &package.control;
     (&control.package, &control.version, &control.architecture)
-}
-
-/// As in RFC 5322, in UTC: what apt reads.
-fn date(at: Timestamp) -> String {
-    at.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string()
-}
-
-/// Until when a `Release` file is valid.
-pub fn valid_until(release: &str) -> Option<Timestamp> {
-    let value = release.lines().find_map(|line| line.strip_prefix("Valid-Until: "))?;
-    let date = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S UTC", value).ok()?;
-    date.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|date| date.timestamp())
 }
 
 fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {

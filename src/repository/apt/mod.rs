@@ -16,6 +16,7 @@ use super::RepositoryError;
 use crate::home::HomeError;
 use crate::manifest::Artifact;
 use crate::manifest::Kind;
+use crate::manifest::Sha256;
 use crate::transport::open_plain;
 
 pub use control::Control;
@@ -44,13 +45,13 @@ impl DebError {
     }
 }
 
-/// Reads every package among the artifacts of a build, which are in `folder`. To be
-/// called before anything is signed.
+/// Reads every package among the artifacts of a build, which are in `folder`, and adds
+/// the digest of what it says of itself. To be called before anything is signed.
 ///
 /// # Errors
 /// One is malformed or would do harm, or holds something else than its name says.
-pub fn check(artifacts: &[Artifact], folder: &Path) -> Result<(), RepositoryError> {
-    for artifact in artifacts.iter().filter(|artifact| artifact.kind == Kind::Deb) {
+pub fn describe(artifacts: &mut [Artifact], folder: &Path) -> Result<(), RepositoryError> {
+    for artifact in artifacts.iter_mut().filter(|artifact| artifact.kind == Kind::Deb) {
         let path = folder.join(artifact.name.as_str());
         let refuse = |source| RepositoryError::Deb { file: artifact.name.clone(), source };
         let opened = open_plain(&path).map_err(|error| HomeError::of_transport(&path, error))?;
@@ -61,6 +62,7 @@ pub fn check(artifacts: &[Artifact], folder: &Path) -> Result<(), RepositoryErro
         if artifact.name.as_str().split('_').count() == 3 && artifact.name.as_str() != expected {
             return Err(refuse(DebError::new(format!("what it holds is {expected}"))));
         }
+        artifact.control = Some(Sha256::of(deb.control.stanza().as_bytes()));
     }
     Ok(())
 }

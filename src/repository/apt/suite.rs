@@ -19,16 +19,20 @@ use crate::home::HomeError;
 use crate::home::Journal;
 use crate::home::atomic;
 use crate::key::Signer;
+use crate::manifest;
 use crate::manifest::Architecture;
 use crate::manifest::Artifact;
 use crate::manifest::Class;
 use crate::manifest::Component;
 use crate::manifest::FileName;
-use crate::manifest::Kind;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::Suite;
+use crate::manifest::suite::APT;
+use crate::manifest::suite::IN_RELEASE;
+use crate::manifest::suite::RELEASE;
+use crate::manifest::suite::RELEASE_SIGNATURE;
 use crate::openpgp;
 use crate::openpgp::Certificate;
 use crate::repository::Pending;
@@ -37,9 +41,6 @@ use crate::repository::layout;
 use crate::repository::seal;
 use crate::repository::seal::ReleaseFile;
 use crate::tuf::ProductRole;
-
-/// The file that clients begin with.
-const IN_RELEASE: &str = "InRelease";
 
 /// The key that signs `InRelease`, and the certificate that it is in.
 pub struct ArchiveKey<'a> {
@@ -69,7 +70,7 @@ fn suites<'h>(home: &'h Home, product: Option<&Product>) -> Vec<&'h Suite> {
 }
 
 fn in_release(home: &Home, suite: &Suite) -> PathBuf {
-    home.repository().join(format!("{}dists/{suite}/{IN_RELEASE}", layout::APT))
+    home.repository().join(format!("{APT}dists/{suite}/{IN_RELEASE}"))
 }
 
 /// Until when each published suite is valid.
@@ -81,7 +82,7 @@ pub fn valid_until(home: &Home) -> Result<Vec<(Suite, Timestamp)>, RepositoryErr
     for suite in suites(home, None) {
         let path = in_release(home, suite);
         if let Some(bytes) = atomic::read_if_there(&path)? {
-            let until = index::valid_until(&String::from_utf8_lossy(&bytes));
+            let until = manifest::suite::valid_until(&bytes);
             let none = || HomeError::Damaged { path, reason: "it does not say until when it is valid".to_owned() };
             all.push((suite.clone(), until.ok_or_else(none)?));
         }
@@ -131,10 +132,12 @@ impl Change<'_> {
                 (None, None) => continue,
                 (None, Some(_)) => return Err(RepositoryError::NoArchiveKey(suite.clone())),
             };
-            let fingerprint = archive.certificate.fingerprint();
-            let head = Head { suite, origin: self.home.policy.origin(), signed_by: &fingerprint };
-            let until = seal::expiry(pending.at(), self.home.policy.role.online.expires.get_ref().duration());
-            let made = index::indices(&head, &packages, self.published(suite), (pending.at(), until))?;
+            let origin = manifest::suite::origin(self.home.policy.repository.get_ref());
+            let (origin, signed_by) = (origin.map_err(index::IndexError::from)?, archive.certificate.fingerprint());
+            let head = Head { suite, origin, signed_by };
+            let at = seal::to_second(pending.at());
+            let until = seal::expiry(at, self.home.policy.role.online.expires.get_ref().duration());
+            let made = index::indices(head, &packages, self.published(suite), (at, until))?;
             let is_needed = |path: &RepoPath| layout::class_of(path) != Some(Class::WriteOnce) || self.is_new(path);
             for (path, bytes) in made.files.into_iter().filter(|(path, _)| is_needed(path)) {
                 let (sha256, length) = pending.add_bytes(&bytes)?;
@@ -142,7 +145,7 @@ impl Change<'_> {
             }
             for (file, bytes) in sign(suite, &made.release, pending, archive, journal)? {
                 let (sha256, length) = pending.add_bytes(&bytes)?;
-                names.push((layout::apt_file(suite, file).map_err(index::IndexError::from)?, sha256, length));
+                names.push((manifest::suite::file(suite, file).map_err(index::IndexError::from)?, sha256, length));
             }
         }
         Ok(names)
@@ -151,7 +154,7 @@ impl Change<'_> {
     /// The architectures that the suite has had: users of one whose last package was
     /// withdrawn must hear of that.
     fn published(&self, suite: &Suite) -> BTreeSet<Architecture> {
-        let folder = self.home.repository().join(format!("{}dists/{suite}", layout::APT));
+        let folder = self.home.repository().join(format!("{APT}dists/{suite}"));
         let below = |folder: PathBuf| folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
         let of_components = below(folder).flat_map(below);
         let name = |path: PathBuf| path.file_name()?.to_str()?.strip_prefix("binary-")?.parse().ok();
@@ -181,9 +184,9 @@ impl Change<'_> {
             let listing = self.listings.iter().find(|(product, _)| product == name).map(|(_, listing)| listing);
             let releases = listing.into_iter().flat_map(|listing| &listing.releases);
             let debs = releases.flat_map(|(version, files)| {
-                files.values().filter(|file| file.kind == Kind::Deb).map(move |file| (version, file))
+                files.values().filter_map(move |file| Some((version, file, file.control?)))
             });
-            for (version, artifact) in debs {
+            for (version, artifact, signed) in debs {
                 let published =
                     layout::release(name, version, artifact.name.as_str()).map_err(index::IndexError::from)?;
                 let new = self.files.iter().find(|file| file.names.contains(&published));
@@ -191,6 +194,10 @@ impl Change<'_> {
                     new.map_or_else(|| self.home.repository().join(published.as_str()), |file| file.path.clone());
                 let package = package(artifact, &from, &apt.component)?;
                 let control = &package.control;
+                if Sha256::of(control.stanza().as_bytes()) != signed {
+                    let reason = "it does not say of itself what was signed: another version of this program wrote it";
+                    return Err(RepositoryError::Deb { file: artifact.name.clone(), source: DebError::new(reason) });
+                }
                 let key = (control.package.clone(), control.version.clone(), control.architecture.clone());
                 match known.insert(key, package.sha256) {
                     None => {}
@@ -260,8 +267,8 @@ fn sign(
     journal: &mut Journal,
 ) -> Result<Vec<(&'static str, Vec<u8>)>, RepositoryError> {
     let digest = Sha256::of(release.as_bytes());
-    let mut files = vec![("Release", release.as_bytes().to_vec())];
-    for file in ["Release.gpg", IN_RELEASE] {
+    let mut files = vec![(RELEASE, release.as_bytes().to_vec())];
+    for file in [RELEASE_SIGNATURE, IN_RELEASE] {
         let kept = format!("{suite}.{file}");
         let what = format!("{file} {suite} {}", pending.serial());
         if let Some(bytes) = pending.signed(&kept)? {

@@ -1,17 +1,20 @@
 //! What stock apt refuses of a mirror that lies: each time the exit code, the message,
 //! and what the machine would install afterwards.
 
+use std::fmt::Write;
 use std::fs;
-use std::path::Path;
 
 use super::client::Client;
 use super::client::Form;
 use super::commit;
 use super::suite::certificate;
+use super::thief;
+use super::thief::DISTS;
+use super::thief::replace;
 use crate::support::Lab;
+use crate::support::program;
+use crate::support::run;
 use crate::support::server::Nginx;
-
-const DISTS: &str = "mirror/apt/dists/stable";
 
 /// Changes a text in a file, to another one of the same length or not. Its time is new,
 /// so that a web server does not say that it is as before.
@@ -20,11 +23,6 @@ fn change(lab: &Lab, file: &str, from: &str, to: &str) {
     let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
     assert!(text.contains(from), "{file}: {text}");
     replace(&path, text.replacen(from, to, 1).as_bytes());
-}
-
-fn replace(path: &Path, bytes: &[u8]) {
-    fs::remove_file(path).unwrap();
-    fs::write(path, bytes).unwrap();
 }
 
 /// A mirror that can be made to lie, and what is true.
@@ -180,4 +178,130 @@ fn an_old_suite_is_taken_by_new_clients_until_it_expires() {
     let client = world.fresh();
     client.update().exits(0);
     assert_eq!(client.candidate("kestrel").as_deref(), Some("1.0-1"), "its indices are kept by their content");
+}
+
+#[test]
+fn what_a_suite_must_not_say_is_refused_by_stock_apt_though_the_key_has_signed_it() {
+    let world = World::new();
+    let lab = &world.lab;
+    let change = |from: &str, to: &str| {
+        let release = thief::text(lab, "Release");
+        assert!(release.contains(from), "{from}: {release}");
+        thief::sign(lab, &release.replace(from, to));
+    };
+    let weak = || {
+        let release = thief::text(lab, "Release");
+        let (head, sums) = release.split_once("SHA256:\n").unwrap();
+        let mut weak = format!("{head}MD5Sum:\n");
+        for line in sums.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let said = run(program("md5sum").arg(lab.path(&format!("{DISTS}/{}", words[2])))).exits(0).out;
+            writeln!(weak, " {} {} {}", said.split(' ').next().unwrap(), words[1], words[2]).unwrap();
+        }
+        thief::sign(lab, &weak);
+    };
+    let changed = |field: &str| format!("changed its '{field}' value from");
+    // What is wrong; whether new clients take it; what those are told who know ours.
+    let lies: [(&dyn Fn(), bool, String); 5] = [
+        (&weak, false, "provides only weak security information".to_owned()),
+        (&|| change("Origin: packages", "Origin: other"), true, changed("Origin")),
+        (&|| change("Label: packages", "Label: other"), true, changed("Label")),
+        (&|| change("Suite: stable", "Suite: other"), true, changed("Suite")),
+        (&|| change("Codename: stable", "Codename: other"), true, changed("Codename")),
+    ];
+    for (lie, is_taken, message) in lies {
+        lie();
+        let client = world.fresh();
+        let said = client.update();
+        let candidate = client.candidate("kestrel");
+        assert_eq!((said.code == Some(0), candidate.is_some()), (is_taken, is_taken), "{message}: {said:?}");
+        let said = world.known.update();
+        assert!(said.code == Some(100) && said.has(&message), "{message}: {said:?}");
+        world.assert_kept(&message);
+        world.reset();
+    }
+}
+
+#[test]
+fn who_had_a_suite_is_told_when_it_is_signed_no_more_or_by_others() {
+    let world = World::new();
+    let lab = &world.lab;
+    let unsigned = || {
+        for file in ["InRelease", "Release.gpg"] {
+            fs::remove_file(lab.path(&format!("{DISTS}/{file}"))).unwrap();
+        }
+    };
+    let broken = || change(lab, &format!("{DISTS}/InRelease"), "Suite: stable", "Suite: stabel");
+    let lies: [(&dyn Fn(), &str, i32); 2] =
+        [(&unsigned, "is no longer signed", 100), (&broken, "previous index files will be used", 0)];
+    for (lie, message, without) in lies {
+        lie();
+        let said = world.known.update();
+        assert!(said.code == Some(100) && said.has(message), "{message}: {said:?}");
+        // Without the option, apt may go on as if nothing was.
+        assert_eq!(world.known.runs(&["apt-get", "update"]).code, Some(without), "{message}");
+        world.assert_kept(message);
+        world.reset();
+    }
+}
+
+#[test]
+fn indices_under_the_names_of_their_content_are_what_a_push_needs() {
+    let world = World::new();
+    let lab = &world.lab;
+    let old = |file: &str| lab.read(&format!("first/apt/dists/stable/{file}"));
+    let indices = ["", ".gz", ".xz"].map(|end| format!("main/binary-amd64/Packages{end}"));
+    let restore = |files: &[&str]| {
+        for file in files {
+            replace(&lab.path(&format!("{DISTS}/{file}")), &old(file));
+        }
+    };
+    let indices: Vec<&str> = indices.iter().map(String::as_str).collect();
+    let without_by_hash = || fs::remove_dir_all(lab.path(&format!("{DISTS}/main/binary-amd64/by-hash"))).unwrap();
+    // The new suite, whose indices are not there yet; and the old one, whose indices are
+    // there no more.
+    let releases = ["InRelease", "Release", "Release.gpg"];
+    let pushes: [(&dyn Fn(), Option<&str>); 4] = [
+        (&|| restore(&indices), Some("1.1-1")),
+        (&|| restore(&releases), Some("1.0-1")),
+        (
+            &|| {
+                restore(&indices);
+                without_by_hash();
+            },
+            None,
+        ),
+        (
+            &|| {
+                restore(&releases);
+                without_by_hash();
+            },
+            None,
+        ),
+    ];
+    for (push, candidate) in pushes {
+        push();
+        let client = world.fresh();
+        let said = client.update();
+        match candidate {
+            Some(_) => assert!(said.code == Some(0) && said.err.is_empty(), "{said:?}"),
+            None => assert!(said.code == Some(100) && said.has("Mirror sync in progress?"), "{said:?}"),
+        }
+        assert_eq!(client.candidate("kestrel").as_deref(), candidate);
+        world.reset();
+    }
+}
+
+#[test]
+fn the_certificate_can_stand_in_the_list_of_sources() {
+    let world = World::new();
+    let client = world.fresh();
+    fs::remove_file(client.path("etc/sources.list")).unwrap();
+    let armored = String::from_utf8(world.lab.read("home/keys/archive.asc")).unwrap();
+    let key: String = armored.lines().map(|line| format!(" {}\n", if line.is_empty() { "." } else { line })).collect();
+    let text =
+        format!("Types: deb\nURIs: {}/apt\nSuites: stable\nComponents: main\nSigned-By:\n{key}", world.nginx.url());
+    fs::write(client.path("etc/sources.list.d/kestrel.sources"), text).unwrap();
+    client.update().exits(0);
+    assert_eq!(client.candidate("kestrel").as_deref(), Some("1.1-1"));
 }

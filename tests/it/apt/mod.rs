@@ -3,7 +3,10 @@
 mod client;
 mod deb;
 mod hostile;
+mod push;
 mod suite;
+mod thief;
+mod verify;
 
 use std::fmt::Write;
 

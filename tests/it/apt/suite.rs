@@ -8,6 +8,7 @@ use release::home::failpoint::APT_STEPS;
 use super::client::Client;
 use super::client::Form;
 use super::commit;
+use super::thief::DISTS;
 use crate::support::Lab;
 use crate::support::program;
 use crate::support::python;
@@ -15,7 +16,6 @@ use crate::support::run;
 use crate::support::server::Nginx;
 
 const REJECTED: i32 = 3;
-const DISTS: &str = "mirror/apt/dists/stable";
 
 /// The certificate of the archive as a mirror has it.
 pub fn certificate(lab: &Lab, end: &str) -> std::path::PathBuf {
