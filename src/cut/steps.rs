@@ -306,7 +306,7 @@ impl Cut<'_> {
             files.push(release_file(&place, artifact, stage)?);
         }
         let suites = apt::Change { home: self.home, listings: &listings, product: Some(self.product), files: &files };
-        Ok(suites.check()?)
+        Ok(suites.check((self.now)())?)
     }
 
     pub(super) fn confirm(

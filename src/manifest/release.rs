@@ -15,6 +15,8 @@ pub enum Kind {
     File,
     /// A Debian binary package.
     Deb,
+    /// A Debian source package: the file that says what it is, and lists the others.
+    Dsc,
     /// The source archive, made from the pinned commit.
     SourceArchive,
     /// `SHA256SUMS`.

@@ -29,8 +29,7 @@ pub const IN_RELEASE: &str = "InRelease";
 pub const RELEASE: &str = "Release";
 /// The signature of [`RELEASE`].
 pub const RELEASE_SIGNATURE: &str = "Release.gpg";
-/// The ends of the names of an index: plain, by gzip, by xz. apt takes the last one
-/// that it can read.
+/// The ends of the names of an index: plain, by gzip, by xz.
 pub const FORMS: [&str; 3] = ["", ".gz", ".xz"];
 /// A longer `InRelease` is refused, in bytes: it has three lines for each architecture.
 pub const MAX_RELEASE: u64 = 128 << 10;
@@ -72,8 +71,8 @@ pub struct Release {
 pub struct Index {
     /// The component whose packages it lists.
     pub component: Component,
-    /// The architecture that it is for.
-    pub architecture: Architecture,
+    /// What it lists of that.
+    pub lists: Lists,
     /// One of [`FORMS`].
     pub form: &'static str,
     /// Size in bytes.
@@ -82,15 +81,48 @@ pub struct Index {
     pub sha256: Sha256,
 }
 
+/// What an index lists of a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lists {
+    /// Packages for an architecture, and those for all.
+    Packages(Architecture),
+    /// Source packages.
+    Sources,
+}
+
+impl Lists {
+    /// The folder of the index, and its name there without the end.
+    fn place(&self) -> (String, &'static str) {
+        match self {
+            Self::Packages(architecture) => (format!("binary-{architecture}"), "Packages"),
+            Self::Sources => ("source".to_owned(), "Sources"),
+        }
+    }
+
+    fn of(folder: &str, name: &str) -> Option<Self> {
+        match (folder.strip_prefix("binary-"), name) {
+            (Some(architecture), "Packages") => Some(Self::Packages(architecture.parse().ok()?)),
+            (None, "Sources") if folder == "source" => Some(Self::Sources),
+            _ => None,
+        }
+    }
+
+    /// The name of one of the [`FORMS`] of the index, below the folder of the suite.
+    pub fn name(&self, component: &Component, form: &str) -> String {
+        let (folder, name) = self.place();
+        format!("{component}/{folder}/{name}{form}")
+    }
+}
+
 impl Index {
     /// Its name below the folder of the suite.
     pub fn name(&self) -> String {
-        format!("{}/binary-{}/Packages{}", self.component, self.architecture, self.form)
+        self.lists.name(&self.component, self.form)
     }
 
     /// The name that it has as long as its content is this.
     pub fn by_hash(&self) -> String {
-        format!("{}/binary-{}/by-hash/SHA256/{}", self.component, self.architecture, self.sha256)
+        format!("{}/{}/by-hash/SHA256/{}", self.component, self.lists.place().0, self.sha256)
     }
 }
 
@@ -218,14 +250,14 @@ fn index(line: &str) -> Result<Index, String> {
     };
     let unknown = || format!("it lists {}, which is no index of packages", quoted(path));
     let segments: Vec<&str> = path.split('/').collect();
-    let [component, folder, packages] = segments.as_slice() else {
+    let [component, folder, file] = segments.as_slice() else {
         return Err(unknown());
     };
-    let architecture = folder.strip_prefix("binary-").ok_or_else(unknown)?;
-    let form = packages.strip_prefix("Packages").ok_or_else(unknown)?;
+    let stem = file.split('.').next().unwrap_or_default();
+    let form = file.strip_prefix(stem).unwrap_or_default();
     Ok(Index {
         component: name(component)?,
-        architecture: name(architecture)?,
+        lists: Lists::of(folder, stem).ok_or_else(unknown)?,
         form: FORMS.into_iter().find(|known| *known == form).ok_or_else(unknown)?,
         length: length.parse().map_err(|_| malformed())?,
         sha256: sha256.parse().map_err(|_| malformed())?,
@@ -253,14 +285,7 @@ impl<'a> Stanza<'a> {
 
     /// The stanzas of an index.
     pub fn all(index: &'a str) -> impl Iterator<Item = Result<Self, String>> {
-        // A break ends the last one; between two there is another one.
-        let whole = index.strip_suffix('\n');
-        let none = index.is_empty();
-        let stanzas = whole.unwrap_or(index).split("\n\n").filter(move |_| !none);
-        stanzas.map(move |stanza| match whole {
-            Some(_) => Self::parse(stanza),
-            None => Err("it has no line break at its end".to_owned()),
-        })
+        stanzas(index).map(|stanza| stanza.and_then(Self::parse))
     }
 
     /// Reads what [`Self::render`] has written, without the last line break.
@@ -287,6 +312,72 @@ impl<'a> Stanza<'a> {
     }
 }
 
+/// A source package as `Sources` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceStanza<'a> {
+    /// What its `.dsc` says of it, with a line break at the end of each line. The last
+    /// field lists its files but the `.dsc`.
+    pub control: &'a str,
+    /// The name of the `.dsc`.
+    pub name: &'a str,
+    /// Its size in bytes.
+    pub length: u64,
+    /// The digest of its content.
+    pub sha256: Sha256,
+    /// Where its files are, below `apt/`.
+    pub directory: &'a str,
+}
+
+/// The field of a source package that lists its files.
+pub const SOURCE_FILES: &str = "Checksums-Sha256";
+
+impl<'a> SourceStanza<'a> {
+    /// Its text.
+    pub fn render(&self) -> String {
+        let Self { control, name, length, sha256, directory } = self;
+        format!("{control} {sha256} {length} {name}\nDirectory: {directory}\n")
+    }
+
+    /// The stanzas of an index.
+    pub fn all(index: &'a str) -> impl Iterator<Item = Result<Self, String>> {
+        stanzas(index).map(|stanza| stanza.and_then(Self::parse))
+    }
+
+    /// Reads what [`Self::render`] has written, without the last line break.
+    fn parse(text: &'a str) -> Result<Self, String> {
+        let parsed = || {
+            let (fields, directory) = text.rsplit_once("\nDirectory: ")?;
+            let (control, line) = fields.split_at_checked(fields.rfind('\n')? + 1)?;
+            let (sha256, length, name) = source_file(line)?;
+            let stanza = Self { control, name, length, sha256, directory };
+            (stanza.render().strip_suffix('\n') == Some(text)).then_some(stanza)
+        };
+        parsed().ok_or_else(|| format!("it has a malformed stanza: {}", quoted(text)))
+    }
+
+    /// Its files but the `.dsc`: digest, size in bytes, name.
+    pub fn files(&self) -> impl Iterator<Item = Option<(Sha256, u64, &'a str)>> {
+        let listed = self.control.split_once(&format!("\n{SOURCE_FILES}:\n")).map_or("", |(_, lines)| lines);
+        listed.lines().map(source_file)
+    }
+}
+
+/// A line of [`SOURCE_FILES`].
+fn source_file(line: &str) -> Option<(Sha256, u64, &str)> {
+    let mut words = line.strip_prefix(' ')?.split(' ');
+    let file = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?);
+    words.next().is_none().then_some(file)
+}
+
+/// The stanzas of an index, each without the last line break.
+fn stanzas(index: &str) -> impl Iterator<Item = Result<&str, String>> {
+    // A break ends the last one; between two there is another one.
+    let whole = index.strip_suffix('\n');
+    let none = index.is_empty();
+    let stanzas = whole.unwrap_or(index).split("\n\n").filter(move |_| !none);
+    stanzas.map(move |stanza| whole.map(|_| stanza).ok_or_else(|| "it has no line break at its end".to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,7 +385,7 @@ mod tests {
     fn release() -> Release {
         let index = |form| Index {
             component: "main".parse().unwrap(),
-            architecture: "amd64".parse().unwrap(),
+            lists: Lists::Packages("amd64".parse().unwrap()),
             form,
             length: 7,
             sha256: Sha256::of(form.as_bytes()),
@@ -327,6 +418,8 @@ mod tests {
             ("Architectures: amd64", "Architectures: amd64 all  arm64"),
             ("SHA256:\n", "SHA256:\n\n"),
             ("Packages.xz", "Packages.zst"),
+            ("binary-amd64/Packages.xz", "binary-amd64/Sources.xz"),
+            ("binary-amd64/Packages.xz", "source/Packages.xz"),
             ("Packages.xz", "i18n/Translation-en"),
             ("main/binary-amd64/Packages.xz", "../binary-amd64/Packages.xz"),
             ("main/binary-amd64/Packages.gz", "main/Contents-amd64.gz"),
@@ -389,6 +482,25 @@ mod tests {
             let read: Result<Vec<_>, _> = Stanza::all(&changed).collect();
             // What is not refused is another control file, whose digest is another one.
             assert!(read.is_err() || read.unwrap()[0].control != control, "{to:?}");
+        }
+        let sources = SourceStanza {
+            control: &format!("Package: kestrel\n{SOURCE_FILES}:\n {digest} 7 kestrel_1.0.tar.xz\n"),
+            name: "kestrel_1.0.dsc",
+            length: 12,
+            sha256: digest,
+            directory: "pool/main/k/kestrel",
+        };
+        let two_sources = format!("{}\n{}", sources.render(), sources.render());
+        let all: Vec<_> = SourceStanza::all(&two_sources).collect::<Result<_, _>>().unwrap();
+        assert_eq!(all, [sources.clone(), sources.clone()]);
+        assert_eq!(sources.files().collect::<Vec<_>>(), [Some((digest, 7, "kestrel_1.0.tar.xz"))]);
+        for (from, to) in
+            [(" 12 ", " 012 "), ("Directory: ", "Directory:  "), ("kestrel_1.0.dsc", "a b"), (" 12 ", "  12 ")]
+        {
+            let changed = two_sources.replacen(from, to, 1);
+            assert_ne!(changed, two_sources, "{from}");
+            let read: Result<Vec<_>, _> = SourceStanza::all(&changed).collect();
+            assert!(read.is_err() || read.unwrap()[0].directory != sources.directory, "{to:?}");
         }
         for wrong in ["\n", "Package: x\n", two.trim_end(), &format!("{two}\n"), &format!("{two}Tag: x\n")] {
             assert!(Stanza::all(wrong).any(|stanza| stanza.is_err()), "{wrong:?}");

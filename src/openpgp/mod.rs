@@ -174,6 +174,18 @@ impl Certificate {
         Some(timestamp(self.0.primary_key().key().creation_time() + period))
     }
 
+    /// Whether stock verifiers take its signatures at a moment: nothing that they need of
+    /// it has expired, is revoked, or is of a kind that they take no more by then.
+    pub fn signs_at(&self, moment: Timestamp) -> bool {
+        let policy = StandardPolicy::new();
+        let Ok(valid) = self.0.with_policy(&policy, SystemTime::from(moment)) else {
+            return false;
+        };
+        valid.alive().is_ok()
+            && matches!(valid.revocation_status(), RevocationStatus::NotAsFarAsWeKnow)
+            && valid.keys().supported().alive().revoked(false).for_signing().next().is_some()
+    }
+
     /// When its primary key was made.
     pub fn created(&self) -> Timestamp {
         timestamp(self.0.primary_key().key().creation_time())

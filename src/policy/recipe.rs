@@ -73,6 +73,7 @@ enum RawKind {
     #[default]
     File,
     Deb,
+    Dsc,
 }
 
 fn yes() -> bool {
@@ -158,6 +159,7 @@ impl Recipe {
             let kind = match artifact.kind {
                 RawKind::File => Kind::File,
                 RawKind::Deb => Kind::Deb,
+                RawKind::Dsc => Kind::Dsc,
             };
             artifacts.push(RecipeArtifact { path, name, kind });
         }

@@ -56,11 +56,11 @@ macro_rules! word {
     };
 }
 
-/// The folder of the indices of a component in a URL.
-macro_rules! indices {
+/// The folder of the indices of an architecture in a URL.
+macro_rules! binary {
     () => {
         // Wildcards are no architectures.
-        concat!(word!(), "/", word!(), "/binary-(?!source/|([a-z0-9-]*-)?any[-/])", word!(), "/")
+        concat!("binary-(?!source/|([a-z0-9-]*-)?any[-/])", word!())
     };
 }
 
@@ -115,12 +115,17 @@ const PLACES: [Place; 8] = [
         folder: Some("apt"),
         url: concat!(
             "^/apt/(dists/",
-            indices!(),
-            "by-hash/SHA256/[0-9a-f]{64}|pool/",
+            word!(),
+            "/",
+            word!(),
+            "/(source|",
+            binary!(),
+            ")/by-hash/SHA256/[0-9a-f]{64}|pool/",
             word!(),
             // A source begins with the folder that it is in.
             "/(lib[a-z0-9]|(?!l/lib[a-z0-9])[a-z0-9])/(?![a-z0-9]/|[a-z0-9+.-]{65})",
-            r"\3[a-z0-9+.-]*/(?!.{201})[A-Za-z0-9][A-Za-z0-9._+~-]*\.deb)$"
+            r"\4[a-z0-9+.-]*/(?!.{201})[A-Za-z0-9][A-Za-z0-9._+~-]*",
+            r"\.(deb|dsc|asc|diff\.gz|tar\.(gz|xz|bz2|zst)))$"
         ),
         holds: |path| match path {
             ["apt", "dists", suite, component, folder, "by-hash", "SHA256", hash] => {
@@ -131,7 +136,7 @@ const PLACES: [Place; 8] = [
                 is_word(component)
                     && source.is_ok_and(|source| pool_prefix(&source) == *prefix)
                     && is_file(file)
-                    && file.strip_suffix(".deb").is_some_and(|stem| !stem.is_empty())
+                    && POOL_ENDS.iter().any(|end| file.strip_suffix(end).is_some_and(|stem| !stem.is_empty()))
             }
             _ => false,
         },
@@ -141,14 +146,21 @@ const PLACES: [Place; 8] = [
         folder: Some("apt"),
         url: concat!(
             "^/apt/dists/(",
-            indices!(),
-            r"Packages(\.gz|\.xz)?|",
+            word!(),
+            "/",
+            word!(),
+            "/(source/Sources|",
+            binary!(),
+            r"/Packages)(\.gz|\.xz)?|",
             word!(),
             r"/(InRelease|Release|Release\.gpg))$"
         ),
         holds: |path| match path {
+            ["apt", "dists", suite, component, "source", "Sources" | "Sources.gz" | "Sources.xz"] => {
+                is_word(suite) && is_word(component)
+            }
             ["apt", "dists", suite, component, folder, "Packages" | "Packages.gz" | "Packages.xz"] => {
-                is_word(suite) && is_word(component) && is_indices(folder)
+                is_word(suite) && is_word(component) && is_binary(folder)
             }
             ["apt", "dists", suite, "InRelease" | "Release" | "Release.gpg"] => is_word(suite),
             _ => false,
@@ -218,8 +230,16 @@ fn is_word(name: &str) -> bool {
     name.parse::<Suite>().is_ok()
 }
 
-/// `binary-<architecture>`.
+/// What files of the pool end with: packages, and what source packages consist of.
+const POOL_ENDS: [&str; 8] = [".deb", ".dsc", ".asc", ".diff.gz", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst"];
+
+/// The folder of an index.
 fn is_indices(folder: &str) -> bool {
+    folder == "source" || is_binary(folder)
+}
+
+/// `binary-<architecture>`.
+fn is_binary(folder: &str) -> bool {
     folder.strip_prefix("binary-").is_some_and(|name| name.parse::<Architecture>().is_ok())
 }
 
@@ -286,7 +306,9 @@ mod tests {
             "releases/kestrel/2.4.0/SHA256SUMS.asc".to_owned(),
             "apt/pool/main/k/kestrel/kestrel_2.4.0-1_amd64.deb".to_owned(),
             "apt/pool/main/libk/libkestrel/libkestrel1_2.4.0_all.deb".to_owned(),
+            "apt/pool/main/k/kestrel/kestrel_2.4.0.orig.tar.xz".to_owned(),
             format!("apt/dists/stable/main/binary-amd64/by-hash/SHA256/{hash}"),
+            format!("apt/dists/stable/main/source/by-hash/SHA256/{hash}"),
         ];
         let pointers = [
             "metadata/timestamp.json".to_owned(),
@@ -299,6 +321,7 @@ mod tests {
             "apt/dists/stable/Release.gpg".to_owned(),
             "apt/dists/stable/main/binary-amd64/Packages".to_owned(),
             "apt/dists/stable/main/binary-all/Packages.xz".to_owned(),
+            "apt/dists/stable/main/source/Sources.gz".to_owned(),
         ];
         let nowhere = [
             "metadata/01.root.json",
@@ -313,6 +336,9 @@ mod tests {
             "apt/pool/main/x/kestrel/kestrel_2.4.0-1_amd64.deb",
             "apt/pool/main/k/kestrel/kestrel_2.4.0-1_amd64.udeb",
             "apt/pool/main/l/libkestrel/libkestrel1_2.4.0_all.deb",
+            "apt/pool/main/k/kestrel/tar.gz",
+            "apt/dists/stable/main/source/Packages",
+            "apt/dists/stable/main/binary-amd64/Sources",
             "apt/dists/stable/main/binary-any/Packages",
             "apt/dists/stable/main/binary-source/Packages",
             "apt/dists/stable/main/binary-amd64/Packages.zst",

@@ -75,9 +75,17 @@ pub enum RepositoryError {
     /// A suite cannot be signed.
     #[error("cannot sign the suite for apt")]
     OpenPgp(#[source] OpenPgpError),
-    /// Nobody would take the signature of a suite.
-    #[error("certificate {0} of the archive does not vouch for its key now: it has expired, or is revoked")]
-    ArchiveExpired(String),
+    /// Users would not take the signature of a suite as long as the suite is valid.
+    #[error(
+        "certificate {fingerprint} of the archive is not good until {}, as the suite would be: apt would refuse it",
+        .until.strftime("%Y-%m-%d")
+    )]
+    ArchiveExpires {
+        /// Which certificate.
+        fingerprint: String,
+        /// Until when it would have to be good.
+        until: jiff::Timestamp,
+    },
     /// A suite would not be signed.
     #[error("suite {0} for apt must be signed, and the key of the archive was not opened")]
     NoArchiveKey(Suite),

@@ -89,7 +89,7 @@ fn digest_of_target(path: &str) -> Option<Sha256> {
 
 /// `apt/pool/<component>/<prefix>/<source>/<file>`.
 fn is_in_pool(path: &str) -> bool {
-    path.parse::<RepoPath>().is_ok() && path.split('/').count() == 6 && path.ends_with(".deb")
+    path.parse::<RepoPath>().is_ok() && path.split('/').count() == 6
 }
 
 fn digest(files: &dyn Files, path: &str) -> Option<Sha256> {
@@ -143,7 +143,8 @@ fn is_accounted(files: &dyn Files, whole: &Whole, path: &str) -> bool {
             let mut suites = whole.project.policy().products.values().filter_map(|entry| entry.apt.as_ref());
             let is_ours = suites.any(|apt| apt.suite.as_str() == *suite)
                 && component.parse::<Component>().is_ok()
-                && folder.strip_prefix("binary-").is_some_and(|name| name.parse::<Architecture>().is_ok());
+                && (*folder == "source"
+                    || folder.strip_prefix("binary-").is_some_and(|name| name.parse::<Architecture>().is_ok()));
             let content = if is_ours { files.read(path, MAX_INDEX).ok().flatten() } else { None };
             content.is_some_and(|bytes| hash.parse() == Ok(Sha256::of(&bytes)))
         }

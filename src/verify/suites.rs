@@ -3,8 +3,8 @@
 //! One key signs a suite, and it is not asked here: whoever has it could sign anything.
 //! What product roles list decides. Each stanza of an index must be that of a package
 //! that a role lists, in the words whose digest the role has, and each package that a
-//! role lists must have one. apt takes what it likes best of the forms of an index, so
-//! all of them are unpacked and compared.
+//! role lists must have one. Readers take what they like best of the forms of an index,
+//! and not all compare it with the others as apt does, so all are unpacked and compared.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -22,6 +22,7 @@ use super::repository::Extent;
 use super::repository::check_file;
 use crate::manifest::Artifact;
 use crate::manifest::Component;
+use crate::manifest::Kind;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::Suite;
@@ -31,9 +32,11 @@ use crate::manifest::suite::ALL;
 use crate::manifest::suite::APT;
 use crate::manifest::suite::IN_RELEASE;
 use crate::manifest::suite::Index;
+use crate::manifest::suite::Lists;
 use crate::manifest::suite::RELEASE;
 use crate::manifest::suite::RELEASE_SIGNATURE;
 use crate::manifest::suite::Release;
+use crate::manifest::suite::SourceStanza;
 use crate::manifest::suite::Stanza;
 use crate::parallel::in_parallel;
 use crate::progress::Event;
@@ -167,13 +170,13 @@ impl Reader<'_> {
         if release.architectures.is_empty() || !release.architectures.is_sorted_by(|a, b| a.as_str() < b.as_str()) {
             return Err(refuse("does not list its architectures in order".to_owned()));
         }
-        let forms = |component, architecture| {
-            let name = |form| format!("{component}/binary-{architecture}/Packages{form}");
-            suite::FORMS.map(name)
-        };
-        let of_component =
-            |component| release.architectures.iter().flat_map(move |architecture| forms(component, architecture));
-        let names = release.components.iter().flat_map(of_component);
+        let mut names = Vec::new();
+        for component in &release.components {
+            let packages = release.architectures.iter().map(|architecture| Lists::Packages(architecture.clone()));
+            for lists in packages.chain([Lists::Sources]) {
+                names.extend(suite::FORMS.map(|form| lists.name(component, form)));
+            }
+        }
         if !release.indices.iter().map(Index::name).eq(names) {
             return Err(refuse("does not list the indices of its components and architectures, and no others".into()));
         }
@@ -191,8 +194,7 @@ impl Reader<'_> {
         // In how many indices of a component a package is, and whether it is for all.
         let mut found: BTreeMap<(Sha256, &Component), (usize, bool)> = BTreeMap::new();
         let none = BTreeMap::new();
-        for forms in release.indices.chunk_by(|a, b| (&a.component, &a.architecture) == (&b.component, &b.architecture))
-        {
+        for forms in release.indices.chunk_by(|a, b| (&a.component, &a.lists) == (&b.component, &b.lists)) {
             let mut plain: Option<Vec<u8>> = None;
             for index in forms {
                 let refuse = |reason: String| self.refuse(&index.name(), reason);
@@ -201,14 +203,13 @@ impl Reader<'_> {
                     let text = std::str::from_utf8(&content).map_err(|_| refuse("is no text".to_owned()))?;
                     let listed = expected.get(&index.component).unwrap_or(&none);
                     let mut once = BTreeSet::new();
-                    for stanza in Stanza::all(text) {
-                        let stanza = stanza.map_err(refuse)?;
-                        let is_for_all = of_release(&stanza, index, listed).map_err(refuse)?;
-                        if !once.insert(stanza.sha256) {
-                            return Err(refuse(format!("has {} twice", quoted(stanza.filename))));
+                    for entry in entries(text, index, listed) {
+                        let entry = entry.map_err(refuse)?;
+                        if !once.insert(entry.sha256) {
+                            return Err(refuse(format!("has the content {} twice", entry.sha256)));
                         }
-                        found.entry((stanza.sha256, &index.component)).or_insert((0, is_for_all)).0 += 1;
-                        packages.insert(format!("{APT}{}", stanza.filename), (stanza.sha256, stanza.length));
+                        found.entry((entry.sha256, &index.component)).or_insert((0, entry.is_for_all)).0 += 1;
+                        packages.extend(entry.files);
                     }
                     plain = Some(content);
                     continue;
@@ -260,31 +261,94 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a stanza is that of a listed package, in a place where packages are. Gives
-/// whether it is for all architectures.
-fn of_release(stanza: &Stanza<'_>, index: &Index, listed: &BTreeMap<Sha256, &Artifact>) -> Result<bool, String> {
-    let name = quoted(stanza.filename);
-    let Some(artifact) = listed.get(&stanza.sha256) else {
-        return Err(format!("has {name}, which no release lists (SHA-256 {})", stanza.sha256));
-    };
-    if artifact.length != stanza.length {
-        return Err(format!("has {name} with {} bytes, {} were released", stanza.length, artifact.length));
+/// What an index has of a package.
+struct Listed {
+    sha256: Sha256,
+    is_for_all: bool,
+    /// Its files, by path, with digest and size.
+    files: Vec<(String, (Sha256, u64))>,
+}
+
+/// The entries of an index, each of which must be one of those that are listed.
+fn entries<'a>(
+    text: &'a str,
+    index: &'a Index,
+    listed: &'a BTreeMap<Sha256, &Artifact>,
+) -> Box<dyn Iterator<Item = Result<Listed, String>> + 'a> {
+    match &index.lists {
+        Lists::Packages(architecture) => Box::new(
+            Stanza::all(text).map(move |stanza| package(&stanza?, architecture.as_str(), &index.component, listed)),
+        ),
+        Lists::Sources => {
+            Box::new(SourceStanza::all(text).map(move |stanza| source(&stanza?, &index.component, listed)))
+        }
     }
-    if artifact.control != Some(Sha256::of(stanza.control.as_bytes())) {
+}
+
+/// Whether a stanza is that of a listed package, in a place where packages are.
+fn package(
+    stanza: &Stanza<'_>,
+    architecture: &str,
+    component: &Component,
+    listed: &BTreeMap<Sha256, &Artifact>,
+) -> Result<Listed, String> {
+    let name = quoted(stanza.filename);
+    let content = (stanza.sha256, stanza.length);
+    check_listed(&name, content, (Kind::Deb, stanza.control), listed)?;
+    let found = stanza.field("Architecture").unwrap_or_default();
+    if found != ALL && found != architecture {
+        return Err(format!("has {name}, which is for {}", quoted(found)));
+    }
+    let files = vec![(in_pool(stanza.filename, component)?, content)];
+    Ok(Listed { sha256: stanza.sha256, is_for_all: found == ALL, files })
+}
+
+/// The same for a source package. That its files were released with it is what people
+/// have signed.
+fn source(
+    stanza: &SourceStanza<'_>,
+    component: &Component,
+    listed: &BTreeMap<Sha256, &Artifact>,
+) -> Result<Listed, String> {
+    let name = quoted(stanza.name);
+    check_listed(&name, (stanza.sha256, stanza.length), (Kind::Dsc, stanza.control), listed)?;
+    let own = Some((stanza.sha256, stanza.length, stanza.name));
+    let mut files = Vec::new();
+    for file in stanza.files().chain([own]) {
+        let (sha256, length, file) = file.ok_or_else(|| format!("has {name}, whose files cannot be read"))?;
+        files.push((in_pool(&format!("{}/{file}", stanza.directory), component)?, (sha256, length)));
+    }
+    Ok(Listed { sha256: stanza.sha256, is_for_all: false, files })
+}
+
+/// Whether a product role lists this content, and what is said of it.
+fn check_listed(
+    name: &str,
+    (sha256, length): (Sha256, u64),
+    (kind, control): (Kind, &str),
+    listed: &BTreeMap<Sha256, &Artifact>,
+) -> Result<(), String> {
+    let Some(artifact) = listed.get(&sha256).filter(|artifact| artifact.kind == kind) else {
+        return Err(format!("has {name}, which no release lists (SHA-256 {sha256})"));
+    };
+    if artifact.length != length {
+        return Err(format!("has {name} with {length} bytes, {} were released", artifact.length));
+    }
+    if artifact.control != Some(Sha256::of(control.as_bytes())) {
         return Err(format!("says of {name} what nobody has signed"));
     }
-    let architecture = stanza.field("Architecture").unwrap_or_default();
-    if architecture != ALL && architecture != index.architecture.as_str() {
-        return Err(format!("has {name}, which is for {}", quoted(architecture)));
+    Ok(())
+}
+
+/// The path of a file in the pool of a component.
+fn in_pool(filename: &str, component: &Component) -> Result<String, String> {
+    let path = format!("{APT}{filename}");
+    let segments: Vec<&str> = filename.split('/').collect();
+    let is_in_pool = matches!(segments.as_slice(), ["pool", pool, _, _, _] if *pool == component.as_str());
+    if path.parse::<RepoPath>().is_err() || !is_in_pool {
+        return Err(format!("has {}, which is not in the pool of its component", quoted(filename)));
     }
-    let path: Result<RepoPath, _> = format!("{APT}{}", stanza.filename).parse();
-    let segments: Vec<&str> = stanza.filename.split('/').collect();
-    let is_in_pool = matches!(segments.as_slice(), ["pool", component, _, _, file]
-        if *component == index.component.as_str() && file.ends_with(".deb"));
-    if path.is_err() || !is_in_pool {
-        return Err(format!("has {name}, which is not in the pool of its component"));
-    }
-    Ok(architecture == ALL)
+    Ok(path)
 }
 
 /// What a packed form of an index is when it is unpacked, if that has no more than

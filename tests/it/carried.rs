@@ -62,7 +62,7 @@ fn add(lab: &Lab, name: &str, class: &str) {
     let content = format!("junk for {name}\n");
     let sha256 = Sha256::of(content.as_bytes());
     lab.write(&format!("stick/{sha256}"), &content);
-    let name = name.replace("SHA", &sha256.to_string());
+    let name = name.replace("/SHA.", &format!("/{sha256}."));
     forge(lab, 2, |publication| {
         let entries = publication["entries"].as_array_mut().unwrap();
         let at = if class == "pointer" { entries.len() - 1 } else { 0 };
@@ -85,7 +85,7 @@ fn leave_out(lab: &Lab, part: &str) {
     });
 }
 
-const DEEDS: [Deed; 36] = [
+const DEEDS: [Deed; 38] = [
     (|lab| lab.write("stick/readme.txt", "hello"), "readme.txt was not exported"),
     (|lab| lab.write("stick/a\u{1b}[2Jb", "hello"), r"a\u{1b}[2Jb was not exported"),
     (|lab| lab.write(&format!("stick/{}", "0".repeat(64)), "hello"), "was not exported"),

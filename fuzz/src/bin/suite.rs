@@ -7,6 +7,7 @@ use std::io::Read;
 
 use libfuzzer_sys::fuzz_target;
 use release::manifest::suite::Release;
+use release::manifest::suite::SourceStanza;
 use release::manifest::suite::Stanza;
 use release::verify::suites;
 
@@ -22,6 +23,10 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(stanzas) = Stanza::all(&text).collect::<Result<Vec<_>, _>>() {
         let written: Vec<String> = stanzas.iter().map(Stanza::render).collect();
+        assert_eq!(written.join("\n"), text);
+    }
+    if let Ok(stanzas) = SourceStanza::all(&text).collect::<Result<Vec<_>, _>>() {
+        let written: Vec<String> = stanzas.iter().map(SourceStanza::render).collect();
         assert_eq!(written.join("\n"), text);
     }
     let _ = suites::unpack(".gz", data, MAX);

@@ -247,8 +247,8 @@ impl From<RepositoryError> for CommandError {
             RepositoryError::Released { .. } | RepositoryError::Withdrawn { .. } => {
                 result.hint("give the release a new version")
             }
-            RepositoryError::ArchiveExpired(_) => result.hint_command(
-                "one that has expired gets a later end on the terminal with its token, using:",
+            RepositoryError::ArchiveExpires { .. } => result.hint_command(
+                "give it a later end on the terminal with its token, using:",
                 &["key", "openpgp", "extend", "--archive"],
             ),
             RepositoryError::Damaged { .. } => result.hint(PUT_BACK),

@@ -25,9 +25,8 @@ pub struct Control {
     pub architecture: Architecture,
     /// The source package that it was made from.
     pub source: PackageName,
-    /// All fields that have a value, in their order: name, and value with its further
-    /// lines.
-    fields: Vec<(String, String)>,
+    /// All fields that have a value.
+    fields: Fields,
 }
 
 impl Control {
@@ -38,36 +37,8 @@ impl Control {
     /// none that a package has.
     pub fn parse(bytes: &[u8]) -> Result<Self, DebError> {
         let refuse = |reason: &str| Err(DebError::new(format!("its control file {reason}")));
-        let Ok(text) = std::str::from_utf8(bytes) else {
-            return refuse("is not UTF-8");
-        };
-        if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-            return refuse("has control characters");
-        }
-        let mut fields: Vec<(String, String)> = Vec::new();
-        for line in text.trim_end_matches('\n').split('\n').map(|line| line.trim_end_matches([' ', '\t'])) {
-            if line.is_empty() {
-                return refuse("has an empty line: it is not one stanza");
-            }
-            if line.starts_with([' ', '\t']) {
-                let Some((_, value)) = fields.last_mut() else {
-                    return refuse("begins with the further line of a field");
-                };
-                value.push('\n');
-                value.push_str(line);
-                continue;
-            }
-            let Some((name, value)) = line.split_once(':').filter(|(name, _)| is_field(name)) else {
-                return refuse(&format!("has a line that is no field: {}", quoted(line)));
-            };
-            if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
-                return refuse(&format!("has the field {name}, which is not for packages to say"));
-            }
-            if fields.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
-                return refuse(&format!("has the field {name} twice"));
-            }
-            fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
-        }
+        let mut fields =
+            fields(bytes, &RESERVED).map_err(|reason| DebError::new(format!("its control file {reason}")))?;
         fields.retain(|(_, value)| !value.is_empty());
         let value = |wanted: &str| {
             let found = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
@@ -109,12 +80,51 @@ impl Control {
     pub fn stanza(&self) -> String {
         let (first, others): (Vec<_>, Vec<_>) =
             self.fields.iter().partition(|(name, _)| name.eq_ignore_ascii_case("Package"));
-        let line = |(name, value): &(String, String)| {
-            let space = if value.starts_with('\n') { "" } else { " " };
-            format!("{name}:{space}{value}\n")
-        };
-        first.into_iter().chain(others).map(line).collect()
+        first.into_iter().chain(others).map(|(name, value)| render(name, value)).collect()
     }
+}
+
+/// Fields in their order: name, and value with its further lines.
+pub(super) type Fields = Vec<(String, String)>;
+
+/// The fields of a single stanza of plain text, none of which is `reserved`.
+///
+/// # Errors
+/// It is none, or a field is malformed or doubled; with what it is or has instead.
+pub(super) fn fields(bytes: &[u8], reserved: &[&str]) -> Result<Fields, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8")?;
+    if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+        return Err("has control characters".to_owned());
+    }
+    let mut fields = Fields::new();
+    for line in text.trim_end_matches('\n').split('\n').map(|line| line.trim_end_matches([' ', '\t'])) {
+        if line.is_empty() {
+            return Err("has an empty line: it is not one stanza".to_owned());
+        }
+        if line.starts_with([' ', '\t']) {
+            let (_, value) = fields.last_mut().ok_or("begins with the further line of a field")?;
+            value.push('\n');
+            value.push_str(line);
+            continue;
+        }
+        let Some((name, value)) = line.split_once(':').filter(|(name, _)| is_field(name)) else {
+            return Err(format!("has a line that is no field: {}", quoted(line)));
+        };
+        if reserved.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+            return Err(format!("has the field {name}, which is not for packages to say"));
+        }
+        if fields.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            return Err(format!("has the field {name} twice"));
+        }
+        fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
+    }
+    Ok(fields)
+}
+
+/// A field as a stanza has it, with a line break at its end.
+pub(super) fn render(name: &str, value: &str) -> String {
+    let space = if value.starts_with('\n') { "" } else { " " };
+    format!("{name}:{space}{value}\n")
 }
 
 /// The name of a field: printable ASCII without a colon, and no comment.

@@ -10,9 +10,12 @@ use jiff::Timestamp;
 
 use super::Deb;
 use super::DebError;
+use super::DebVersion;
 use super::index;
+use super::index::Contents;
 use super::index::Head;
 use super::index::Package;
+use super::index::Source;
 use crate::home;
 use crate::home::Home;
 use crate::home::HomeError;
@@ -25,10 +28,13 @@ use crate::manifest::Artifact;
 use crate::manifest::Class;
 use crate::manifest::Component;
 use crate::manifest::FileName;
+use crate::manifest::Kind;
+use crate::manifest::PackageName;
 use crate::manifest::Product;
 use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
 use crate::manifest::Suite;
+use crate::manifest::Version;
 use crate::manifest::suite::APT;
 use crate::manifest::suite::IN_RELEASE;
 use crate::manifest::suite::RELEASE;
@@ -50,8 +56,11 @@ pub struct ArchiveKey<'a> {
     pub signer: &'a dyn Signer,
 }
 
-/// Packages by component, in their places in the pool.
-type Packages = BTreeMap<Component, Vec<Package>>;
+/// Is told of a file of the pool: where it is now, its place, digest and size.
+type Found<'f> = dyn FnMut(&Path, &RepoPath, (Sha256, u64)) -> Result<(), RepositoryError> + 'f;
+
+/// What a suite has by component, in its places in the pool.
+type Packages = BTreeMap<Component, Contents>;
 
 /// Whether users have suites, who must be able to tell that nothing is newer: then a
 /// seal that renews all dates needs the key of the archive.
@@ -117,14 +126,14 @@ impl Change<'_> {
     ) -> Result<Vec<(RepoPath, Sha256, u64)>, RepositoryError> {
         let mut names = Vec::new();
         for suite in suites(self.home, self.product) {
-            let packages = self.packages(suite, &mut |from, package| {
-                if self.is_new(&package.path) {
-                    pending.add_file(from, package.sha256)?;
-                    names.push((package.path.clone(), package.sha256, package.length));
+            let packages = self.packages(suite, &mut |from, path, (sha256, length)| {
+                if self.is_new(path) {
+                    pending.add_file(from, sha256)?;
+                    names.push((path.clone(), sha256, length));
                 }
                 Ok(())
             })?;
-            if packages.values().all(Vec::is_empty) && !in_release(self.home, suite).exists() {
+            if packages.values().all(Contents::is_empty) && !in_release(self.home, suite).exists() {
                 continue;
             }
             let archive = match (archive, self.product) {
@@ -137,6 +146,7 @@ impl Change<'_> {
             let head = Head { suite, origin, signed_by };
             let at = seal::to_second(pending.at());
             let until = seal::expiry(at, self.home.policy.role.online.expires.get_ref().duration());
+            check_archive(&archive.certificate, at, until)?;
             let made = index::indices(head, &packages, self.published(suite), (at, until))?;
             let is_needed = |path: &RepoPath| layout::class_of(path) != Some(Class::WriteOnce) || self.is_new(path);
             for (path, bytes) in made.files.into_iter().filter(|(path, _)| is_needed(path)) {
@@ -166,96 +176,194 @@ impl Change<'_> {
         !self.home.repository().join(path.as_str()).exists()
     }
 
-    /// The packages of a suite; `found` is told of each and where its file is now.
-    fn packages(
-        &self,
-        suite: &Suite,
-        found: &mut dyn FnMut(&Path, &Package) -> Result<(), RepositoryError>,
-    ) -> Result<Packages, RepositoryError> {
+    /// The packages of a suite; `found` is told of each of their files.
+    fn packages(&self, suite: &Suite, found: &mut Found<'_>) -> Result<Packages, RepositoryError> {
         let mut packages = Packages::new();
-        let mut known = BTreeMap::new();
+        let mut pool = Pool { change: self, known: BTreeMap::new(), places: BTreeMap::new(), found };
         for (name, policy) in &self.home.policy.products {
             let Some(apt) = policy.apt.as_ref().filter(|apt| apt.suite.get_ref() == suite) else {
                 continue;
             };
             // A component without packages has an index all the same: users have it in
             // their lists of sources.
-            let of_component = packages.entry(apt.component.clone()).or_default();
+            let contents = packages.entry(apt.component.clone()).or_default();
             let listing = self.listings.iter().find(|(product, _)| product == name).map(|(_, listing)| listing);
-            let releases = listing.into_iter().flat_map(|listing| &listing.releases);
-            let debs = releases.flat_map(|(version, files)| {
-                files.values().filter_map(move |file| Some((version, file, file.control?)))
-            });
-            for (version, artifact, signed) in debs {
-                let published =
-                    layout::release(name, version, artifact.name.as_str()).map_err(index::IndexError::from)?;
-                let new = self.files.iter().find(|file| file.names.contains(&published));
-                let from =
-                    new.map_or_else(|| self.home.repository().join(published.as_str()), |file| file.path.clone());
-                let package = package(artifact, &from, &apt.component)?;
-                let control = &package.control;
-                if Sha256::of(control.stanza().as_bytes()) != signed {
-                    let reason = "it does not say of itself what was signed: another version of this program wrote it";
-                    return Err(RepositoryError::Deb { file: artifact.name.clone(), source: DebError::new(reason) });
+            for (version, files) in listing.into_iter().flat_map(|listing| &listing.releases) {
+                let release = OfRelease { product: name, version, component: &apt.component };
+                for artifact in files.values() {
+                    match (artifact.kind, artifact.control) {
+                        (Kind::Deb, Some(signed)) => {
+                            contents.packages.extend(pool.package(&release, artifact, signed)?);
+                        }
+                        (Kind::Dsc, Some(signed)) => contents.sources.extend(pool.source(&release, artifact, signed)?),
+                        _ => {}
+                    }
                 }
-                let key = (control.package.clone(), control.version.clone(), control.architecture.clone());
-                match known.insert(key, package.sha256) {
-                    None => {}
-                    // Several releases may hold the same one.
-                    Some(other) if other == package.sha256 => continue,
-                    Some(other) => return Err(taken(artifact, &package, other)),
-                }
-                if new.is_some() {
-                    self.check_free(artifact, &package)?;
-                }
-                found(&from, &package)?;
-                of_component.push(package);
             }
         }
         Ok(packages)
-    }
-
-    /// A place in the pool never holds other bytes, also where what it held is
-    /// withdrawn.
-    fn check_free(&self, artifact: &Artifact, package: &Package) -> Result<(), RepositoryError> {
-        let path = self.home.repository().join(package.path.as_str());
-        if path.exists() {
-            let other = atomic::digest(&path)?;
-            if other != package.sha256 {
-                return Err(taken(artifact, package, other));
-            }
-        }
-        Ok(())
     }
 
     /// Refuses packages that cannot go into their suite. To be called before anything
     /// is signed.
     ///
     /// # Errors
-    /// Other bytes have the same name, version and architecture.
-    pub fn check(&self) -> Result<(), RepositoryError> {
+    /// Other bytes have the same name, version and architecture; users would not take the
+    /// signature of the suite until its end.
+    pub fn check(&self, now: Timestamp) -> Result<(), RepositoryError> {
         for suite in suites(self.home, self.product) {
-            self.packages(suite, &mut |_, _| Ok(()))?;
+            let packages = self.packages(suite, &mut |_, _, _| Ok(()))?;
+            let archive = self.home.policy.archive().filter(|_| !packages.values().all(Contents::is_empty));
+            if let Some(entry) = archive {
+                let certificate = Certificate::one(&atomic::read(&self.home.resolve(entry.file.get_ref()))?)?;
+                let until = seal::expiry(now, self.home.policy.role.online.expires.get_ref().duration());
+                check_archive(&certificate, now, until)?;
+            }
         }
         Ok(())
     }
 }
 
-/// Reads a package whose digest is signed, or will be.
-fn package(artifact: &Artifact, from: &Path, component: &Component) -> Result<Package, RepositoryError> {
-    let file = File::open(from).map_err(|error| HomeError::io(from, error))?;
-    let refuse = |source| RepositoryError::Deb { file: artifact.name.clone(), source };
-    let control = Deb::read(file).map_err(refuse)?.control;
-    let name = control.file_name();
-    let path = layout::apt_package(component, &control.source, &name).map_err(index::IndexError::from)?;
-    Ok(Package { control, path, length: artifact.length, sha256: artifact.sha256 })
+/// A release whose packages go to a component.
+struct OfRelease<'a> {
+    product: &'a Product,
+    version: &'a Version,
+    component: &'a Component,
 }
 
-fn taken(artifact: &Artifact, package: &Package, other: Sha256) -> RepositoryError {
-    let file: FileName = artifact.name.clone();
-    let name = package.control.file_name();
+/// The pool while a suite is gathered.
+struct Pool<'a> {
+    change: &'a Change<'a>,
+    /// The digest of each package: name, version, architecture.
+    known: BTreeMap<(PackageName, DebVersion, Option<Architecture>), Sha256>,
+    /// The digest of each file.
+    places: BTreeMap<RepoPath, Sha256>,
+    found: &'a mut Found<'a>,
+}
+
+impl Pool<'_> {
+    /// Takes a package, whose digest is signed or will be, as what it says of itself.
+    /// Several releases may hold the same one.
+    fn package(
+        &mut self,
+        release: &OfRelease<'_>,
+        artifact: &Artifact,
+        signed: Sha256,
+    ) -> Result<Option<Package>, RepositoryError> {
+        let (from, _) = self.file(release, &artifact.name)?;
+        let file = File::open(&from).map_err(|error| HomeError::io(&from, error))?;
+        let control = Deb::read(file).map_err(|source| refused(artifact, source))?.control;
+        check_signed(artifact, &control.stanza(), signed)?;
+        let name = control.file_name();
+        let key = (control.package.clone(), control.version.clone(), Some(control.architecture.clone()));
+        if !self.is_first(artifact, key, &name)? {
+            return Ok(None);
+        }
+        let content = (artifact.sha256, artifact.length);
+        let path = self.place(release, artifact, (&control.source, &name), (&artifact.name, content))?;
+        Ok(Some(Package { control, path, length: artifact.length, sha256: artifact.sha256 }))
+    }
+
+    /// The same for a source package with its files.
+    fn source(
+        &mut self,
+        release: &OfRelease<'_>,
+        artifact: &Artifact,
+        signed: Sha256,
+    ) -> Result<Option<Source>, RepositoryError> {
+        let (from, _) = self.file(release, &artifact.name)?;
+        let dsc = super::read_dsc(&from)?.map_err(|source| refused(artifact, source))?;
+        check_signed(artifact, &dsc.stanza(), signed)?;
+        let name = dsc.file_name();
+        if !self.is_first(artifact, (dsc.source.clone(), dsc.version.clone(), None), &name)? {
+            return Ok(None);
+        }
+        for file in &dsc.files {
+            let content = (file.sha256, file.length);
+            self.place(release, artifact, (&dsc.source, file.name.as_str()), (&file.name, content))?;
+        }
+        let content = (artifact.sha256, artifact.length);
+        let path = self.place(release, artifact, (&dsc.source, &name), (&artifact.name, content))?;
+        Ok(Some(Source { dsc, path, length: artifact.length, sha256: artifact.sha256 }))
+    }
+
+    /// Where a file of a release is now, and whether it is that of the new one.
+    fn file(&self, release: &OfRelease<'_>, name: &FileName) -> Result<(PathBuf, bool), RepositoryError> {
+        let published = layout::release(release.product, release.version, name.as_str());
+        let published = published.map_err(index::IndexError::from)?;
+        let new = self.change.files.iter().find(|file| file.names.contains(&published));
+        let old = || self.change.home.repository().join(published.as_str());
+        Ok((new.map_or_else(old, |file| file.path.clone()), new.is_some()))
+    }
+
+    /// Whether a package was not there before; other bytes under its name, version and
+    /// architecture are refused.
+    fn is_first(
+        &mut self,
+        artifact: &Artifact,
+        key: (PackageName, DebVersion, Option<Architecture>),
+        name: &str,
+    ) -> Result<bool, RepositoryError> {
+        match self.known.insert(key, artifact.sha256) {
+            None => Ok(true),
+            Some(other) if other == artifact.sha256 => Ok(false),
+            Some(other) => Err(taken(artifact, name, other)),
+        }
+    }
+
+    /// Gives a file its place in the pool, which never holds other bytes, also where
+    /// what it held is withdrawn.
+    fn place(
+        &mut self,
+        release: &OfRelease<'_>,
+        artifact: &Artifact,
+        (source, name): (&PackageName, &str),
+        (file, (sha256, length)): (&FileName, (Sha256, u64)),
+    ) -> Result<RepoPath, RepositoryError> {
+        let path = layout::apt_package(release.component, source, name).map_err(index::IndexError::from)?;
+        let (from, is_new) = self.file(release, file)?;
+        let before = self.change.home.repository().join(path.as_str());
+        if is_new && before.exists() {
+            let other = atomic::digest(&before)?;
+            if other != sha256 {
+                return Err(taken(artifact, name, other));
+            }
+        }
+        match self.places.insert(path.clone(), sha256) {
+            None => (self.found)(&from, &path, (sha256, length))?,
+            // Versions of a source package share what upstream has released.
+            Some(other) if other == sha256 => {}
+            Some(other) => return Err(taken(artifact, name, other)),
+        }
+        Ok(path)
+    }
+}
+
+/// What is in an index is what people have signed, whatever this program makes of the
+/// package now.
+fn check_signed(artifact: &Artifact, stanza: &str, signed: Sha256) -> Result<(), RepositoryError> {
+    if Sha256::of(stanza.as_bytes()) == signed {
+        return Ok(());
+    }
+    let reason = "it does not say of itself what was signed: another version of this program wrote it";
+    Err(refused(artifact, DebError::new(reason)))
+}
+
+fn refused(artifact: &Artifact, source: DebError) -> RepositoryError {
+    RepositoryError::Deb { file: artifact.name.clone(), source }
+}
+
+fn taken(artifact: &Artifact, name: &str, other: Sha256) -> RepositoryError {
     let reason = format!("{name} was released before with other bytes (sha256 {other}); give it another version");
-    RepositoryError::Deb { file, source: DebError::new(reason) }
+    refused(artifact, DebError::new(reason))
+}
+
+/// Refuses a certificate that is not good as long as the suite would be valid.
+fn check_archive(certificate: &Certificate, at: Timestamp, until: Timestamp) -> Result<(), RepositoryError> {
+    if certificate.signs_at(at) && certificate.signs_at(until) {
+        return Ok(());
+    }
+    Err(RepositoryError::ArchiveExpires { fingerprint: certificate.fingerprint(), until })
 }
 
 /// `Release` and the two files with its signatures: those that were kept, or made now.
@@ -292,7 +400,8 @@ fn sign(
                 &BTreeSet::new(),
             )?;
             if signers.is_empty() {
-                return Err(RepositoryError::ArchiveExpired(certificate.fingerprint()));
+                let fingerprint = certificate.fingerprint();
+                return Err(RepositoryError::ArchiveExpires { fingerprint, until: at });
             }
             openpgp::join_signatures(&[signature])?
         };

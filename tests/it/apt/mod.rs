@@ -4,6 +4,7 @@ mod client;
 mod deb;
 mod hostile;
 mod push;
+mod sources;
 mod suite;
 mod thief;
 mod verify;

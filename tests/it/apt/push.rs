@@ -69,9 +69,9 @@ fn a_cut_that_is_killed_leaves_what_apt_takes() {
         let installed = install(&known, &step);
         assert_eq!(install(&fresh, &step), installed, "{step}");
         if installed == OLD {
-            seen.0 += 1
+            seen.0 += 1;
         } else {
-            seen.1 += 1
+            seen.1 += 1;
         }
         lab.verify(&["home/repository"]).exits(0);
 

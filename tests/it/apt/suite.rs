@@ -128,7 +128,8 @@ fn a_suite_says_what_it_is_and_is_signed_twice() {
         assert_eq!(release::manifest::Sha256::of(&fs::read(&path).unwrap()).to_string(), words[0]);
         listed.push(words[2].to_owned());
     }
-    assert_eq!(listed, ["", ".gz", ".xz"].map(|end| format!("main/binary-amd64/Packages{end}")));
+    let forms = |index: &str| ["", ".gz", ".xz"].map(|end| format!("main/{index}{end}"));
+    assert_eq!(listed, [forms("binary-amd64/Packages"), forms("source/Sources")].concat());
     let packages = lab.path(&format!("{DISTS}/main/binary-amd64/Packages"));
     for (tool, end) in [("gzip", "gz"), ("xz", "xz")] {
         let unpacked = run(program(tool).arg("-dc").arg(packages.with_extension(end))).exits(0).out;
@@ -207,7 +208,7 @@ fn others_read_and_write_the_same_index() {
     let said = run(command.arg(lab.path(&format!("{DISTS}/Release")))).exits(0).out;
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[3], "libkestrel2 2.0+b1 pool/main/k/kestrel/libkestrel2_2.0+b1_amd64.deb 2.0+b1");
-    assert!(lines.len() == 5 && lines[4].starts_with("3 ") && lines[4].ends_with(" UTC"), "{said}");
+    assert!(lines.len() == 5 && lines[4].starts_with("6 ") && lines[4].ends_with(" UTC"), "{said}");
 }
 
 #[test]
@@ -270,4 +271,29 @@ fn a_killed_cut_goes_on_with_the_suite_that_was_signed() {
         client.update().exits(0);
         assert_eq!(client.candidate("kestrel").as_deref(), Some("1.0-1"), "{step}");
     }
+}
+
+#[test]
+fn a_suite_that_would_outlive_its_certificate_is_not_signed() {
+    let mut lab = Lab::with_apt();
+    fs::remove_dir_all(lab.path("home")).unwrap();
+    let policy = text(&lab, "policy/policy.toml");
+    lab.write("policy/policy.toml", policy.replace("[openpgp]\n", "[openpgp]\nexpires = \"40d\"\n"));
+    let init = ["init", "--policy", "policy/policy.toml", "--software-keys", "--mirror", "here=mirror"];
+    lab.with_keys(&init).exits(0);
+    commit(&lab, "1.0", &[("kestrel", "amd64", "1.0-1")]);
+    lab.cut("1.0").exits(0);
+    commit(&lab, "1.1", &[("kestrel", "amd64", "1.1-1")]);
+    lab.travel("+20d");
+    let said = lab.cut("1.1");
+    assert_ne!(said.code, Some(0), "{said:?}");
+    said.says("of the archive is not good until").says("release key openpgp extend --archive");
+    let journal = text(&lab, "home/journal.jsonl");
+    assert!(!journal.contains("claim kestrel 1.1"), "nothing was signed");
+    let said = lab.with_keys(&["refresh"]);
+    assert_ne!(said.code, Some(0), "{said:?}");
+    assert_eq!(text(&lab, "home/journal.jsonl").matches("InRelease stable").count(), 1);
+    lab.with_keys(&["key", "openpgp", "extend", "--archive"]).exits(0);
+    lab.with_keys(&["refresh"]).exits(0);
+    lab.verify(&["mirror"]).exits(0);
 }

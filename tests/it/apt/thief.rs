@@ -49,21 +49,32 @@ pub fn sign(lab: &Lab, release: &str) {
 
 /// Has the suite name other forms of its index: the end of each name, and its content.
 pub fn exchange(lab: &Lab, forms: &[(&str, Vec<u8>)]) {
+    exchange_forms(lab, INDEX, forms);
+}
+
+fn exchange_forms(lab: &Lab, index: &str, forms: &[(&str, Vec<u8>)]) {
     let mut release = text(lab, "Release");
     for (end, bytes) in forms {
-        let name = format!("{INDEX}{end}");
+        let name = format!("{index}{end}");
         let line = release.lines().find(|line| line.ends_with(&format!(" {name}"))).unwrap().to_owned();
         let sha256 = Sha256::of(bytes);
         release = release.replace(&line, &format!(" {sha256} {:>8} {name}", bytes.len()));
         replace(&lab.path(&format!("{DISTS}/{name}")), bytes);
-        replace(&lab.path(&format!("{DISTS}/main/binary-amd64/by-hash/SHA256/{sha256}")), bytes);
+        let (folder, _) = index.rsplit_once('/').unwrap();
+        replace(&lab.path(&format!("{DISTS}/{folder}/by-hash/SHA256/{sha256}")), bytes);
     }
     sign(lab, &release);
 }
 
 /// Has the suite name another index, in all its forms.
 pub fn exchange_all(lab: &Lab, index: &str) {
-    exchange(lab, &[("", index.into()), (".gz", deb::gz(index.as_bytes())), (".xz", deb::xz(index.as_bytes()))]);
+    exchange_index(lab, INDEX, index);
+}
+
+/// The same for an index of this name.
+pub fn exchange_index(lab: &Lab, name: &str, index: &str) {
+    let (gz, xz) = (deb::gz(index.as_bytes()), deb::xz(index.as_bytes()));
+    exchange_forms(lab, name, &[("", index.into()), (".gz", gz), (".xz", xz)]);
 }
 
 /// A package that nobody released, in the pool; gives its stanza.

@@ -139,7 +139,13 @@ fn paths_of_each_kind(random: &mut Random) -> [String; 8] {
         0 => (*random.one_of(&["all", "amd64", "x-anyx", "many", "sourcex", "source-a"])).to_owned(),
         _ => format!("x{}", random.text(&['a', '0', '-'], 31)),
     };
-    let indices = format!("apt/dists/{suite}/{component}/binary-{architecture}");
+    let of_component = format!("apt/dists/{suite}/{component}");
+    let (place, index) = match random.below(3) {
+        0 => ("source".to_owned(), "Sources"),
+        _ => (format!("binary-{architecture}"), "Packages"),
+    };
+    let indices = format!("{of_component}/{place}");
+    let end = *random.one_of(&["deb", "dsc", "orig.tar.xz", "diff.gz", "tar.zst"]);
     let source = match random.below(4) {
         0 => format!("lib{}", random.text(&lower, 3)),
         _ => format!("{}x{}", random.one_of(&['l', 'a', '0']), random.text(&lower, 62)),
@@ -153,11 +159,11 @@ fn paths_of_each_kind(random: &mut Random) -> [String; 8] {
         format!("bundles/{}.bundle.json", products[3]),
         format!("keys/{fingerprint}.{}", random.one_of(&["asc", "gpg"])),
         match random.below(2) {
-            0 => format!("apt/pool/{component}/{prefix}/{source}/{file}.deb"),
+            0 => format!("apt/pool/{component}/{prefix}/{source}/{file}.{end}"),
             _ => format!("{indices}/by-hash/SHA256/{hash}"),
         },
         match random.below(2) {
-            0 => format!("{indices}/Packages{}", random.one_of(&["", ".gz", ".xz"])),
+            0 => format!("{indices}/{index}{}", random.one_of(&["", ".gz", ".xz"])),
             _ => format!("apt/dists/{suite}/{}", random.one_of(&["InRelease", "Release", "Release.gpg"])),
         },
         (*random.one_of(&["index.html", "metadata/timestamp.json"])).to_owned(),
