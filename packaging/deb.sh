@@ -30,6 +30,10 @@ cp README.md RELEASING.md SECURITY.md CHANGELOG.md "$doc/"
 cp examples/policy.toml examples/terminal.toml examples/kestrel/release.toml "$doc/examples/"
 # For the operators of mirrors, to whom it is carried.
 install -D -m 755 scripts/mirror "$share/release-terminal/mirror"
+# For root on the terminal.
+install -D -m 755 scripts/terminal "$share/release-terminal/terminal"
+mkdir "$share/release-terminal/firewall"
+cp packaging/terminal/* "$share/release-terminal/firewall/"
 # Debian's form of the licence: an indented text, with a dot for an empty line.
 { cat packaging/copyright && sed -n '/^Permission/,$ { s/^$/./; s/^/ /; p }' LICENSE-MIT; } >"$doc/copyright"
 # What Debian sorts below a release begins with a tilde: 1.0.0~rc.1.
@@ -55,7 +59,7 @@ grep -o '"manifest_path":"[^"]*/Cargo.toml"' "$work/metadata" | sed 's/.*:"//; s
 
 # Whatever the umask is.
 find "$root" -type d -exec chmod 755 {} +
-find "$root" -type f ! -path '*/bin/*' ! -name mirror -exec chmod 644 {} +
+find "$root" -type f ! -path '*/bin/*' ! -name mirror ! -name terminal -exec chmod 644 {} +
 (
     cd "$work"
     dpkg-shlibdeps -Tdebian/substvars root/usr/bin/release

@@ -57,3 +57,5 @@ pub mod sign;
 pub mod source;
 #[cfg(feature = "terminal")]
 pub mod ssh;
+#[cfg(feature = "terminal")]
+pub mod window;

@@ -15,6 +15,8 @@ pub enum Stage {
     Stage,
     /// Making keys in a token.
     Enrol,
+    /// Opening and closing the network.
+    Window,
     /// Signing.
     Sign,
     /// Making snapshot, timestamp and bundles.
@@ -181,6 +183,18 @@ pub enum Evidence<'a> {
         key: &'a str,
         /// How long, in milliseconds, touch and all.
         milliseconds: u64,
+    },
+    /// The window is open.
+    Opened {
+        /// Where it leads.
+        to: &'a str,
+        /// How many other hosts were tried and refused.
+        refused: usize,
+    },
+    /// It is closed.
+    Closed {
+        /// How many hosts were tried and refused.
+        refused: usize,
     },
     /// A mirror holds it.
     Published {

@@ -17,7 +17,6 @@ use crate::manifest::RepoPath;
 use crate::manifest::names::NameError;
 use crate::openpgp::Certificate;
 use crate::openpgp::OpenPgpError;
-use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::seal::Added;
@@ -46,7 +45,7 @@ pub fn refresh(
         return Err(crate::repository::RepositoryError::Interrupted { serial, purpose }.into());
     }
     cut::check_clock(&journal, &state, now(), operator)?;
-    publish::refuse_old_home(home, state.newest_root()?, operator)?;
+    cut::refuse_old_home(home, &state, &mut journal, operator, now)?;
     let damaged = |error: crate::manifest::names::NameError| HomeError::Damaged {
         path: home.folder().join("policy.toml"),
         reason: error.to_string(),

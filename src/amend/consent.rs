@@ -40,7 +40,6 @@ use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
 use crate::progress::Stage;
-use crate::publish;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::sign;
@@ -74,7 +73,7 @@ impl Amend<'_> {
         if amendment.at > now {
             return Err(CutError::Clock { now, what: "the request", then: amendment.at }.into());
         }
-        publish::refuse_old_home(home, state.newest_root()?, self.operator).map_err(CutError::from)?;
+        cut::refuse_old_home(home, &state, &mut journal, self.operator, self.now)?;
 
         let folder = home.approvals().join(home::amendment(amendment.number));
         let noted = atomic::read_if_there(&folder.join(super::files::REQUEST))?;

@@ -173,7 +173,7 @@ impl Amend<'_> {
         let (number, serial) = match (begun, sealed) {
             (Some(begun), Some(serial)) => (begun.number, serial),
             (begun, _) => {
-                self.check(edit, &journal, &state)?;
+                self.check(edit, &mut journal, &state)?;
                 let begun = match begun {
                     Some(begun) => begun,
                     None => self.begin(edit, &state)?,
@@ -192,8 +192,7 @@ impl Amend<'_> {
         let home = Home::open(self.home.folder())?;
         tokens.keep(|serial| home.terminal.has_deploy_key_in(serial));
         let keys = DeployKeys::of(&home, &tokens);
-        let mirrors = publish::push(&home, state.newest_root()?, (self.now)(), &keys)?;
-        cut::note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
+        let mirrors = cut::push(&home, &state, &keys, &mut journal, self.now)?;
         self.clear(&folder, number)?;
         Ok(Outcome::Done(Summary { number, root: state.roots.len(), serial, retired, mirrors }))
     }
@@ -224,12 +223,12 @@ impl Amend<'_> {
     }
 
     /// What stops an amendment before anything is made.
-    fn check(&self, edit: &Edit, journal: &Journal, state: &State) -> Result<(), AmendError> {
+    fn check(&self, edit: &Edit, journal: &mut Journal, state: &State) -> Result<(), AmendError> {
         cut::check_signed_policy(self.home, state)?;
         cut::check_clock(journal, state, (self.now)(), self.operator)?;
         // A thief of the online key makes any home look old.
         if *edit != Edit::Recover {
-            publish::refuse_old_home(self.home, state.newest_root()?, self.operator).map_err(CutError::from)?;
+            cut::refuse_old_home(self.home, state, journal, self.operator, self.now)?;
         }
         for cut in self.home.cuts()?.into_iter().filter(home::CutState::is_open) {
             if journal.was_asked(&format!("claim {} {}", cut.product, cut.release)) {

@@ -24,6 +24,7 @@ use crate::manifest::Class;
 use crate::manifest::MirrorName;
 use crate::manifest::Slot;
 use crate::policy::DeployKey;
+use crate::policy::Destination;
 use crate::policy::MirrorEntry;
 use crate::policy::Place;
 use crate::policy::Policy;
@@ -38,6 +39,7 @@ use crate::publish::PublishError;
 use crate::repository::Pending;
 use crate::repository::State;
 use crate::repository::layout;
+use crate::window::Window;
 
 /// The mirrors of this terminal
 #[derive(Debug, clap::Subcommand)]
@@ -289,7 +291,10 @@ fn catch_up(home: &Home, name: &MirrorName, ui: &Ui) -> Result<(), CommandError>
     let state = State::load(&home.repository())?;
     let tokens = Tokens::new(ui);
     let keys = DeployKeys::of(home, &tokens);
-    let outcomes = publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), &keys)?;
+    let window = Window::of(home, ui, &Timestamp::now);
+    let outcomes = window.through(Destination::Mirrors, &mut home.journal()?, |_| {
+        Ok::<_, CommandError>(publish::catch_up(home, name, state.newest_root()?, Timestamp::now(), &keys)?)
+    })?;
     let again = ["mirror", "catch-up", name.as_str()];
     report_mirrors(home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &again, ui)
 }

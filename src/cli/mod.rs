@@ -36,6 +36,8 @@ mod trust;
 mod util;
 mod verify;
 #[cfg(feature = "terminal")]
+mod window;
+#[cfg(feature = "terminal")]
 mod withdraw;
 
 use std::ffi::OsString;
@@ -157,6 +159,9 @@ enum Command {
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
     Policy(policy::Command),
+    #[cfg(feature = "terminal")]
+    #[command(subcommand)]
+    Window(window::Command),
     Verify(verify::Args),
     Download(download::Args),
     #[command(subcommand)]
@@ -239,6 +244,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Mirror(command) => mirror::run(&command, home, ui),
         #[cfg(feature = "terminal")]
         Command::Policy(command) => policy::run(&command, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Window(command) => window::run(&command, home, ui),
         Command::Verify(args) => verify::run(&args, ui),
         Command::Download(args) => download::run(&args, ui),
         Command::Trust(command) => trust::run(command, ui),

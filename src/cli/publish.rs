@@ -8,9 +8,9 @@ use serde_json::json;
 use super::cut::report_mirrors;
 use super::error::CommandError;
 use super::ui::Ui;
+use crate::cut;
 use crate::home::Home;
 use crate::key::piv::Tokens;
-use crate::publish;
 use crate::publish::DeployKeys;
 use crate::repository::Pending;
 use crate::repository::State;
@@ -30,7 +30,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let state = State::load(&home.repository())?;
     let tokens = Tokens::new(ui);
     let keys = DeployKeys::of(&home, &tokens);
-    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &keys)?;
+    let outcomes = cut::push(&home, &state, &keys, &mut home.journal()?, &Timestamp::now)?;
     report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)
 }

@@ -10,9 +10,9 @@ use super::cut::Today;
 use super::cut::report_mirrors;
 use super::error::CommandError;
 use super::ui::Ui;
+use crate::cut;
 use crate::home::Home;
 use crate::key::piv::Tokens;
-use crate::publish;
 use crate::publish::DeployKeys;
 use crate::refresh;
 use crate::repository::State;
@@ -37,7 +37,7 @@ pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     tokens.keep(|serial| home.terminal.has_deploy_key_in(serial));
     let state = State::load(&home.repository())?;
     let keys = DeployKeys::of(&home, &tokens);
-    let outcomes = publish::push(&home, state.newest_root()?, Timestamp::now(), &keys)?;
+    let outcomes = cut::push(&home, &state, &keys, &mut home.journal()?, &Timestamp::now)?;
     report_mirrors(&home, &outcomes, json!({ "version": 1, "serial": state.serial() }), &["publish"], ui)?;
     Ok(0)
 }

@@ -31,6 +31,9 @@ use crate::transport;
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
+/// What lets this machine ask mirrors, where it has a firewall.
+const OPEN: &str = "release window open --to mirrors";
+
 /// Runs `release status`.
 pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
@@ -97,6 +100,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
                 let command = match error {
                     PublishError::Ahead { .. } if survey.by_courier => "release import --from DIR".to_owned(),
                     PublishError::Ahead { .. } => format!("release import --from {}", survey.mirror),
+                    PublishError::Unreadable(_) if home.terminal.window.is_some() => OPEN.to_owned(),
                     _ => push.to_owned(),
                 };
                 format!("  {}  {what}; when that is understood, run `{command}`", survey.mirror)

@@ -25,6 +25,10 @@ use super::ui::Ui;
 use crate::transport::Files;
 use crate::transport::Url;
 use crate::tuf::client;
+#[cfg(feature = "terminal")]
+use crate::window::WindowError;
+#[cfg(feature = "terminal")]
+use crate::window::helper;
 
 /// For packagers and tests
 #[derive(Debug, clap::Subcommand)]
@@ -42,6 +46,10 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
+    /// Change the firewall for whoever is connected to standard input, for systemd
+    #[cfg(feature = "terminal")]
+    #[command(hide = true)]
+    WindowHelper,
     /// Speak the protocol of the TUF project's conformance suite
     #[command(hide = true)]
     TufClient(TufClient),
@@ -104,6 +112,12 @@ pub fn run(command: &Command, ui: &Ui) -> Result<u8, CommandError> {
             if ui.json {
                 ui.data(&json!({ "version": 1, "folder": folder.display().to_string() }).to_string());
             }
+        }
+        #[cfg(feature = "terminal")]
+        Command::WindowHelper => {
+            let connection = super::ui::connection().map_err(WindowError::Helper)?;
+            // systemd keeps what is said.
+            ui.say(&helper::serve(connection, ui)?);
         }
         Command::TufClient(client) => {
             let _ = ui;

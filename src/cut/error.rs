@@ -22,6 +22,7 @@ use crate::repository::RepositoryError;
 use crate::sign::SignError;
 use crate::source::SourceError;
 use crate::verify::VerifyError;
+use crate::window::WindowError;
 
 /// Why a cut stopped. What was signed and sealed before is kept.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,9 @@ pub enum CutError {
     /// The home is older than the world.
     #[error(transparent)]
     OldHome(#[from] OldHome),
+    /// The network window is not as it should be.
+    #[error(transparent)]
+    Window(#[from] WindowError),
     /// A mirror could not take the release.
     #[error(transparent)]
     Unprepared(#[from] Unprepared),

@@ -17,7 +17,9 @@ use crate::home::HomeError;
 use crate::home::Journal;
 use crate::manifest::Pin;
 use crate::manifest::Sha256;
+use crate::policy::Destination;
 use crate::policy::ProductPolicy;
+use crate::progress::Progress;
 use crate::publish;
 use crate::publish::DeployKeys;
 use crate::repository::Pending;
@@ -26,6 +28,7 @@ use crate::repository::State;
 use crate::repository::layout;
 use crate::repository::stage::Place;
 use crate::sign::Plan;
+use crate::window::Window;
 
 /// How long a terminal may lie in its safe before somebody confirms its clock.
 const UNATTENDED: SignedDuration = SignedDuration::from_hours(45 * 24);
@@ -42,6 +45,11 @@ impl Cut<'_> {
         check_clock(&journal, &state, (self.now)(), self.operator)?;
         self.check_expiry(&state)?;
         Ok((journal, state, of_product))
+    }
+
+    /// The network window of this terminal.
+    pub(super) fn window(&self) -> Window<'_> {
+        Window::of(self.home, self.operator, self.now)
     }
 
     pub(super) fn of_product(&self) -> Result<&ProductPolicy, CutError> {
@@ -163,6 +171,22 @@ impl Cut<'_> {
         });
         Ok(())
     }
+}
+
+/// [`publish::refuse_old_home`], through the network window.
+///
+/// # Errors
+/// The same; the window cannot be opened or closed.
+pub fn refuse_old_home(
+    home: &Home,
+    state: &State,
+    journal: &mut Journal,
+    progress: &dyn Progress,
+    now: &dyn Fn() -> Timestamp,
+) -> Result<(), CutError> {
+    let root = state.newest_root()?;
+    Window::of(home, progress, now)
+        .through(Destination::Mirrors, journal, |_| Ok(publish::refuse_old_home(home, root, progress)?))
 }
 
 /// Refuses a policy that is not the newest signed one.

@@ -29,6 +29,7 @@ use crate::key::piv::Tokens;
 use crate::manifest::Pin;
 use crate::manifest::Product;
 use crate::manifest::Version;
+use crate::policy::Destination;
 use crate::progress::Event;
 use crate::publish;
 use crate::publish::DeployKeys;
@@ -37,6 +38,7 @@ use crate::repository::stage::Place;
 use crate::sign::Batch;
 use crate::sign::Plan;
 use crate::sign::Session;
+use crate::window::Window;
 
 pub use approve::Answer;
 pub use calendar::Expiry;
@@ -44,6 +46,7 @@ pub use calendar::calendar;
 pub use error::CutError;
 pub use guards::check_clock;
 pub use guards::check_signed_policy;
+pub use guards::refuse_old_home;
 pub use operator::Approving;
 pub use operator::Calendar;
 pub use operator::Operator;
@@ -110,10 +113,13 @@ impl Cut<'_> {
             if cut.build.is_none() {
                 self.check_calendar(&state)?;
             }
-            publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
-            let plan = Plan::new(self.home, self.product)?;
-            self.check_others(&journal)?;
-            Self::check_mirrors(&keys, false)?;
+            let plan = self.window().through(Destination::Mirrors, &mut journal, |journal| {
+                publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
+                let plan = Plan::new(self.home, self.product)?;
+                self.check_others(journal)?;
+                Self::check_mirrors(&keys, false)?;
+                Ok::<_, CutError>(plan)
+            })?;
             self.show_plan(&plan, of_product, &state, cut.pin.as_ref(), cut.staged.is_some())?;
             atomic::make_folder(&stage)?;
             atomic::make_folder(&signing)?;
@@ -171,7 +177,9 @@ impl Cut<'_> {
             }
 
             // Agree and sign: one confirmation, every key opened once.
-            Self::check_mirrors(&keys, true)?;
+            if keys.are_in_tokens() {
+                self.window().through(Destination::Mirrors, &mut journal, |_| Self::check_mirrors(&keys, true))?;
+            }
             let batch = Batch::open(self.home, &plan, &staged.role, folders, &tokens)?;
             let now = (self.now)();
             let mut session =
@@ -187,8 +195,7 @@ impl Cut<'_> {
         self.clear_outbox();
         // While the network is used, no token is open but those that let in at mirrors.
         tokens.keep(|serial| self.home.terminal.has_deploy_key_in(serial));
-        let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), &keys)?;
-        note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
+        let mirrors = push(self.home, &state, &keys, &mut journal, self.now)?;
         Ok(Outcome::Released(Summary { serial: cut.sealed, mirrors }))
     }
 
@@ -198,41 +205,54 @@ impl Cut<'_> {
     /// # Errors
     /// As [`Self::run`] would find before it builds; the version was released.
     pub fn dry_run(&self) -> Result<Pin, CutError> {
+        // Openings of the window are written to the journal.
+        let has_window = self.home.terminal.window.is_some();
+        let _lock = has_window.then(|| self.home.lock("release cut --dry-run")).transpose()?;
         let state = State::load(&self.home.repository())?;
         let of_product = self.of_product()?;
         self.check_policy(&state)?;
-        let journal = self.home.journal()?;
+        let mut journal = self.home.journal()?;
         check_clock(&journal, &state, (self.now)(), self.operator)?;
         self.check_expiry(&state)?;
         self.check_calendar(&state)?;
         let folder = self.home.cut(self.product, self.version);
         let cut = self.open_state(&folder, &state, &journal)?;
         Place { state: &state, product: self.product, version: self.version }.check_free()?;
-        publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
-        let plan = Plan::new(self.home, self.product)?;
-        self.check_others(&journal)?;
         let tokens = Tokens::new(self.operator);
-        Self::check_mirrors(&DeployKeys::of(self.home, &tokens), false)?;
+        let keys = DeployKeys::of(self.home, &tokens);
+        let plan = self.window().through(Destination::Mirrors, &mut journal, |journal| {
+            publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
+            let plan = Plan::new(self.home, self.product)?;
+            self.check_others(journal)?;
+            Self::check_mirrors(&keys, false)?;
+            Ok::<_, CutError>(plan)
+        })?;
         let scratch =
             tempfile::tempdir().map_err(|error| CutError::Home(HomeError::io(&std::env::temp_dir(), error)))?;
         let path = scratch.path().join("source.git");
-        let fetched = self.fetch_source(of_product, cut.pin.as_ref(), &path)?;
+        let fetched = self.fetch_source(of_product, cut.pin.as_ref(), &path, &mut journal)?;
         self.read_recipe(&fetched)?;
         self.show_plan(&plan, of_product, &state, Some(&fetched.pin), cut.staged.is_some())?;
         Ok(fetched.pin.clone())
     }
 }
 
-pub(crate) fn note_published(
+/// Pushes what is sealed, and notes which mirrors hold it.
+pub(crate) fn push(
+    home: &Home,
+    state: &State,
+    keys: &DeployKeys<'_>,
     journal: &mut Journal,
-    mirrors: &[publish::Outcome],
-    serial: u64,
-    now: Timestamp,
-) -> Result<(), CutError> {
+    now: &dyn Fn() -> Timestamp,
+) -> Result<Vec<publish::Outcome>, CutError> {
+    let window = Window::of(home, keys.progress(), now);
+    let mirrors = window.through(Destination::Mirrors, journal, |_| {
+        Ok::<_, CutError>(publish::push(home, state.newest_root()?, now(), keys)?)
+    })?;
     for outcome in mirrors.iter().filter(|outcome| outcome.result.is_ok()) {
-        journal.append(now, Entry::Publish { mirror: outcome.mirror.clone(), serial })?;
+        journal.append(now(), Entry::Publish { mirror: outcome.mirror.clone(), serial: state.serial() })?;
     }
-    Ok(())
+    Ok(mirrors)
 }
 
 fn lost(folder: &Path, what: &str) -> HomeError {

@@ -30,6 +30,7 @@ use crate::manifest::claim::Build;
 use crate::manifest::dsse::Envelope;
 use crate::manifest::release;
 use crate::openpgp;
+use crate::policy::Destination;
 use crate::policy::ProductPolicy;
 use crate::policy::Recipe;
 use crate::policy::recipe;
@@ -68,6 +69,7 @@ impl Cut<'_> {
         of_product: &ProductPolicy,
         pinned: Option<&Pin>,
         folder: &'f Path,
+        journal: &mut Journal,
     ) -> Result<source::Source<'f>, CutError> {
         let signers: Vec<PathBuf> =
             of_product.tag_signers.iter().map(|file| self.home.resolve(file.get_ref())).collect();
@@ -87,7 +89,11 @@ impl Cut<'_> {
             pinned,
         };
         self.operator.event(Event::Begin { stage: Stage::Fetch, what: request.tag });
-        let fetched = source::fetch(&request, folder, (self.now)(), self.operator)?;
+        let fetch = || Ok::<_, CutError>(source::fetch(&request, folder, (self.now)(), self.operator)?);
+        let fetched = match bundle {
+            Some(_) => fetch()?,
+            None => self.window().through(Destination::Source, journal, |_| fetch())?,
+        };
         let commit_time = Timestamp::from_second(fetched.pin.commit_time).unwrap_or(Timestamp::MAX);
         let now = (self.now)();
         if commit_time > now {
@@ -124,7 +130,7 @@ impl Cut<'_> {
         look: &mut dyn FnMut(&source::Source<'_>) -> Result<(), CutError>,
     ) -> Result<(), CutError> {
         let repository = folder.join(home::cut::REPOSITORY);
-        let fetched = self.fetch_source(of_product, cut.pin.as_ref(), &repository)?;
+        let fetched = self.fetch_source(of_product, cut.pin.as_ref(), &repository, journal)?;
         let recipe = self.read_recipe(&fetched)?;
         look(&fetched)?;
         if cut.pin.is_none() {

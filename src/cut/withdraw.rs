@@ -11,7 +11,8 @@ use super::CutError;
 use super::Sealer;
 use super::Summary;
 use super::Withdrawing;
-use super::note_published;
+use super::push;
+use super::refuse_old_home;
 use crate::home;
 use crate::home::Event as Entry;
 use crate::home::HomeError;
@@ -72,7 +73,7 @@ impl Cut<'_> {
                     let (product, version) = (self.product.clone(), self.version.clone());
                     return Err(CutError::OwnSuccessor { product, version });
                 }
-                publish::refuse_old_home(self.home, state.newest_root()?, self.operator)?;
+                refuse_old_home(self.home, &state, &mut journal, self.operator, self.now)?;
                 self.check_signed_for(&journal)?;
                 let plan = Plan::to_withdraw(self.home, self.product)?;
                 let (role, entry) = self.draft_withdrawal(of_product, &state, &journal, reason, successor)?;
@@ -84,8 +85,7 @@ impl Cut<'_> {
         // While the network is used, no token is open but those that let in at mirrors.
         tokens.keep(|serial| self.home.terminal.has_deploy_key_in(serial));
         let keys = DeployKeys::of(self.home, &tokens);
-        let mirrors = publish::push(self.home, state.newest_root()?, (self.now)(), &keys)?;
-        note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
+        let mirrors = push(self.home, &state, &keys, &mut journal, self.now)?;
         Ok(Summary { serial, mirrors })
     }
 

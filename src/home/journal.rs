@@ -40,6 +40,7 @@ use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::Version;
 use crate::manifest::json;
+use crate::policy::Destination;
 use crate::transport::open_plain;
 
 /// The version of the lines, and of the file with the head, that this program
@@ -173,6 +174,24 @@ pub enum Event {
         mirror: MirrorName,
         /// Digest of what it said, a fact a line, sorted.
         facts: Sha256,
+    },
+    /// The network window was opened.
+    WindowOpened {
+        /// Where it leads.
+        to: Destination,
+        /// For how long at most, in seconds, unless it is opened again.
+        seconds: u64,
+        /// Digest of the rules that the kernel has.
+        rules: Sha256,
+        /// What was tried from here meanwhile, by address and port, and refused.
+        refused: Vec<String>,
+    },
+    /// It was closed.
+    WindowClosed {
+        /// Digest of the rules that the kernel has.
+        rules: Sha256,
+        /// What was tried from here afterwards, and refused.
+        refused: Vec<String>,
     },
     /// The last line was torn by a crash, and was cut off.
     Torn {

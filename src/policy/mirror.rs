@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::Component;
 use std::path::PathBuf;
 
@@ -45,6 +46,27 @@ pub struct SftpEntry {
     pub pointer_key: DeployKey,
     /// The machine between.
     pub jump: Option<Jump>,
+}
+
+impl SftpEntry {
+    /// All that is connected to: by ssh, and by the reader of its web server.
+    pub fn endpoints(&self) -> Vec<SocketAddr> {
+        let web = web_port(&self.url);
+        let readers = self.addresses.iter().map(|address| SocketAddr::new(*address, web));
+        let ssh: Vec<SocketAddr> = match &self.jump {
+            Some(jump) => vec![SocketAddr::new(jump.address, jump.port)],
+            None => self.addresses.iter().map(|address| SocketAddr::new(*address, self.port)).collect(),
+        };
+        ssh.into_iter().chain(readers).collect()
+    }
+}
+
+/// The port that a URL of [`is_web_server`] leads to.
+fn web_port(url: &str) -> u16 {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let authority = rest.split('/').next().unwrap_or_default();
+    let named = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    named.unwrap_or(if scheme == "https" { 443 } else { 80 })
 }
 
 /// A machine through which a mirror is reached.
@@ -355,6 +377,21 @@ mod tests {
             let found = terminal(&text).unwrap_err();
             assert!(found.contains(complaint), "{text}\n{found}");
         }
+    }
+
+    #[test]
+    fn ssh_and_the_web_server_are_endpoints() {
+        let endpoints = |text: &str| {
+            let parsed = terminal(text).unwrap();
+            let Some(MirrorEntry::Sftp(entry)) = parsed.mirrors.values().next() else { panic!("{parsed:?}") };
+            entry.endpoints().iter().map(SocketAddr::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(endpoints(EU1), ["192.0.2.1:22", "192.0.2.1:80"]);
+        let other = EU1.replace("http://eu1.example/", "https://[2001:db8::1]/a:1").replace("192.0.2.1", "2001:db8::1");
+        assert_eq!(endpoints(&other), ["[2001:db8::1]:22", "[2001:db8::1]:443"]);
+        let jump = "jump = { address = \"192.0.2.2\", port = 2, user = \"x\", host-key = \"KEY\", key = \"file:c\" }";
+        let other = EU1.replace("http://eu1.example/", "http://eu1.example:8080");
+        assert_eq!(endpoints(&format!("{other}{jump}\n")), ["192.0.2.2:2", "192.0.2.1:8080"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod recipe;
 mod sandbox;
 mod terminal;
 mod text;
+mod window;
 
 pub use location::KeyFile;
 pub use location::Location;
@@ -43,3 +44,5 @@ pub use terminal::Terminal;
 pub use terminal::check_owners;
 pub use text::ConfigError;
 pub use text::Span;
+pub use window::Destination;
+pub use window::WindowEntry;

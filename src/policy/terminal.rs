@@ -24,6 +24,7 @@ use super::sandbox::Sandbox;
 use super::text::ConfigError;
 use super::text::Span;
 use super::text::Text;
+use super::window::WindowEntry;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
@@ -43,6 +44,8 @@ pub struct Terminal {
     /// How builds are confined.
     #[serde(default)]
     pub sandbox: Sandbox,
+    /// The firewall of this machine, if it has one.
+    pub window: Option<WindowEntry>,
     /// How hosts are reached that have source.
     #[serde(rename = "source", default, deserialize_with = "hosts")]
     pub sources: Vec<SourceHost>,
@@ -142,6 +145,7 @@ impl Terminal {
         let mut terminal: Self = text.parse()?;
         text.check_version(&terminal.version, VERSION)?;
         terminal.sandbox.check(&text)?;
+        terminal.window.as_ref().map_or(Ok(()), |window| window.check(&text))?;
         let mut hosts = BTreeSet::new();
         for source in &terminal.sources {
             if !hosts.insert(source.host.get_ref()) {

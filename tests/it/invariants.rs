@@ -47,6 +47,7 @@ fn stages_do_not_import_each_other_and_shared_parts_point_one_way() {
     // Each imports only what stands to its right.
     let shared = [
         "approve",
+        "window",
         "home",
         "policy",
         "tuf",

@@ -53,5 +53,6 @@ mod tokens;
 mod trees;
 mod verify;
 mod web;
+mod window;
 mod withdraw;
 mod words;

@@ -66,6 +66,8 @@ fn every_command_gives_machines_one_object() {
         (&["abandon", "7.7", "--yes=7.7"], 1),
         (&["publish"], 0),
         (&["refresh"], 0),
+        (&["window", "status"], 1),
+        (&["window", "rules"], 1),
         (&["import", "--from", "here"], 0),
         (&["import", "--from", "nowhere"], 1),
         (&fresh, 0),

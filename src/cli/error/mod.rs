@@ -9,6 +9,8 @@ mod courier;
 mod cut;
 #[cfg(feature = "terminal")]
 mod terminal;
+#[cfg(feature = "terminal")]
+mod window;
 
 use std::error::Error;
 use std::io;

@@ -213,8 +213,9 @@ impl From<SignError> for CommandError {
 pub(super) fn install(result: CommandError, program: &str) -> CommandError {
     let package = match program {
         "bwrap" => "bubblewrap",
+        "nft" => "nftables",
         "ssh" | "ssh-keygen" => "openssh-client",
-        "setpriv" | "taskset" => "util-linux",
+        "setpriv" | "taskset" | "unshare" => "util-linux",
         other => other,
     };
     result.hint(format!("on Debian: apt-get install {package}"))
@@ -284,6 +285,7 @@ impl From<CutError> for CommandError {
             CutError::Date { .. } => Self::from_error(FAILED, &error)
                 .hint("nothing was built or signed; set the clock, or if it is right, say so with --today YYYY-MM-DD"),
             CutError::OldHome(error) => error.into(),
+            CutError::Window(error) => error.into(),
             CutError::Unprepared(ref unprepared) => {
                 let name = unprepared.mirror.to_string();
                 Self::from_error(FAILED, &error)

@@ -276,6 +276,7 @@ fn doing(stage: Stage) -> &'static str {
         Stage::Build => "Building",
         Stage::Stage => "Staging",
         Stage::Enrol => "Making keys in",
+        Stage::Window => "Opening",
         Stage::Sign => "Signing",
         Stage::Seal => "Sealing",
         Stage::Check => "Checking",
@@ -368,6 +369,15 @@ impl Ui {
             Evidence::Tested { key, milliseconds } => {
                 self.done("Tested", &format!("{key} signed in {}", duration(*milliseconds)));
             }
+            Evidence::Opened { to, refused } => {
+                self.done(
+                    "Opened",
+                    &format!("the network to {to}; {} tried, all refused", counted(*refused, "other host")),
+                );
+            }
+            Evidence::Closed { refused } => {
+                self.done("Closed", &format!("the network; {} tried, all refused", counted(*refused, "host")));
+            }
             Evidence::Published { mirror, serial, files } => self.done(
                 "Published",
                 &format!("publication {serial} to mirror {mirror} ({})", counted(*files, "new file")),
@@ -409,6 +419,16 @@ impl Ui {
             Ok(_) => Ok(answer),
         }
     }
+}
+
+/// Standard input, where it is the socket that this program was started for.
+///
+/// # Errors
+/// The system refuses it.
+#[cfg(feature = "terminal")]
+pub fn connection() -> std::io::Result<std::os::unix::net::UnixStream> {
+    use std::os::fd::AsFd as _;
+    Ok(std::io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
 /// A size for people.

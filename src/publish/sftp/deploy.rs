@@ -57,6 +57,11 @@ impl<'t> DeployKeys<'t> {
         Self::new(home, Some(&home.policy), tokens)
     }
 
+    /// Whether there is any in a token.
+    pub fn are_in_tokens(&self) -> bool {
+        self.base.terminal.deploy_keys().any(|key| matches!(key.place, Place::Slot { .. }))
+    }
+
     /// The folder of the machine.
     pub fn base(&self) -> &'t Base {
         self.base

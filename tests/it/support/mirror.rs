@@ -18,8 +18,9 @@ use super::program;
 use super::project;
 use super::run;
 
-/// What makes a machine of its own out of this one; then `scripts/mirror`.
-const MACHINE: &str = r#"
+/// What makes a machine of its own out of this one; then `scripts/mirror`. It listens on
+/// loopback, or on `$ADDRESS`.
+pub const MACHINE: &str = r#"
 set -e
 mount -t tmpfs none /mnt
 for folder in /etc /usr/local /var/lib/nginx /var/log; do
@@ -32,8 +33,8 @@ mount -t proc none /proc
 rm -f /etc/ssh/ssh_host_*
 cp "$LAB/$NAME.host" /etc/ssh/ssh_host_ed25519_key
 cp "$LAB/$NAME.host.pub" /etc/ssh/ssh_host_ed25519_key.pub
-"$SCRIPT" --listen "127.0.0.1:$HTTP" "$LAB/$NAME.layout" >/srv/setup.log 2>&1
-/usr/sbin/sshd -D -f /etc/ssh/release-mirror/sshd_config -o ListenAddress=127.0.0.1 -E /srv/sshd.log &
+"$SCRIPT" --listen "${ADDRESS:-127.0.0.1}:$HTTP" "$LAB/$NAME.layout" >/srv/setup.log 2>&1
+/usr/sbin/sshd -D -f /etc/ssh/release-mirror/sshd_config -o "ListenAddress=${ADDRESS:-127.0.0.1}" -E /srv/sshd.log &
 nginx -g 'daemon off;' &
 touch /srv/ready
 sleep infinity

@@ -5,6 +5,7 @@ pub mod attestation;
 pub mod forge;
 pub mod homes;
 pub mod mirror;
+pub mod network;
 pub mod outside;
 pub mod piv;
 pub mod random;
