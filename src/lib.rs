@@ -30,6 +30,8 @@ pub mod courier;
 #[cfg(feature = "terminal")]
 pub mod cut;
 #[cfg(feature = "terminal")]
+pub mod doctor;
+#[cfg(feature = "terminal")]
 pub mod enrol;
 #[cfg(feature = "terminal")]
 pub mod home;

@@ -12,6 +12,8 @@ mod approve;
 mod courier;
 #[cfg(feature = "terminal")]
 mod cut;
+#[cfg(feature = "terminal")]
+mod doctor;
 mod download;
 #[cfg(feature = "terminal")]
 mod export;
@@ -162,6 +164,8 @@ enum Command {
     #[cfg(feature = "terminal")]
     #[command(subcommand)]
     Window(window::Command),
+    #[cfg(feature = "terminal")]
+    Doctor(doctor::Args),
     Verify(verify::Args),
     Download(download::Args),
     #[command(subcommand)]
@@ -246,6 +250,8 @@ fn run(cli: Cli, ui: &Ui) -> Result<u8, CommandError> {
         Command::Policy(command) => policy::run(&command, home, ui),
         #[cfg(feature = "terminal")]
         Command::Window(command) => window::run(&command, home, ui),
+        #[cfg(feature = "terminal")]
+        Command::Doctor(args) => doctor::run(&args, home, ui),
         Command::Verify(args) => verify::run(&args, ui),
         Command::Download(args) => download::run(&args, ui),
         Command::Trust(command) => trust::run(command, ui),

@@ -31,7 +31,7 @@ use crate::sign::Plan;
 use crate::window::Window;
 
 /// How long a terminal may lie in its safe before somebody confirms its clock.
-const UNATTENDED: SignedDuration = SignedDuration::from_hours(45 * 24);
+pub const UNATTENDED: SignedDuration = SignedDuration::from_hours(45 * 24);
 
 impl Cut<'_> {
     /// How every command begins that signs for the product: what was interrupted is

@@ -44,6 +44,7 @@ pub use approve::Answer;
 pub use calendar::Expiry;
 pub use calendar::calendar;
 pub use error::CutError;
+pub use guards::UNATTENDED;
 pub use guards::check_clock;
 pub use guards::check_signed_policy;
 pub use guards::refuse_old_home;

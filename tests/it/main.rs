@@ -23,6 +23,7 @@ mod courier;
 mod cut;
 mod deploy;
 mod docs;
+mod doctor;
 mod emulator;
 mod faults;
 mod forged;
