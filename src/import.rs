@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use sigstore_tuf::Metadata;
 use sigstore_tuf::Targets;
 
+use crate::amend;
 use crate::home::Event;
 use crate::home::Home;
 use crate::home::HomeError;
@@ -45,6 +46,7 @@ use crate::repository::pending;
 use crate::transport::Files;
 use crate::transport::TransportError;
 use crate::tuf;
+use crate::tuf::Draft;
 use crate::verify;
 use crate::verify::Origin;
 use crate::verify::Rejection;
@@ -54,6 +56,8 @@ use crate::verify::repository;
 use crate::verify::repository::Extent;
 use crate::verify::repository::Whole;
 
+/// A root is far shorter.
+const MAX_ROOT: u64 = 512_000;
 /// A file of signatures is far shorter.
 const MAX_SIGNATURES: u64 = 1 << 20;
 
@@ -105,9 +109,15 @@ pub fn from_mirror(
     progress: &dyn Progress,
 ) -> Result<Imported, ImportError> {
     Pending::finish_interrupted(home)?;
-    let state = State::load(&home.repository())?;
+    let state = match first_root(home, files)? {
+        Some(root) => State::first(&home.repository(), root, Vec::new()),
+        None => State::load(&home.repository())?,
+    };
     let known = verify::Source { origin: Origin::Memory, copies: state.copies() };
-    let whole = repository::check(files, state.newest_root()?, &[known], Extent::Metadata, now, progress)?;
+    let known = if state.serial() == 0 { Vec::new() } else { vec![known] };
+    // From the first root on, which old bundles begin with; what is known says which follow.
+    let root = state.first_root()?;
+    let whole = repository::check(files, root, &known, Extent::Metadata, now, progress)?;
     // What it serves is no older than what the home knows, so that both are one.
     let serial = whole.project.serial();
     let numbers: BTreeMap<Product, u64> =
@@ -132,11 +142,26 @@ pub fn from_mirror(
     // What was copied is not what was looked at, if somebody changed it in between.
     let copied: Arc<dyn Files> = Arc::new(pending.preview(&publication));
     let known = verify::Source { origin: Origin::Memory, copies: whole.served.copies };
-    repository::check(&copied, state.newest_root()?, &[known], Extent::Metadata, now, &Silent)?;
+    repository::check(&copied, root, &[known], Extent::Metadata, now, &Silent)?;
     pending.mark_checked()?;
     home.journal()?.append(now, event)?;
     pending.commit(&publication)?;
     Ok(Imported { before: state.serial(), serial })
+}
+
+/// The first root, where this home has signed it and not seen it since.
+fn first_root(home: &Home, files: &Arc<dyn Files>) -> Result<Option<Vec<u8>>, ImportError> {
+    const FIRST: &str = "metadata/1.root.json";
+    let Some(agreed) = amend::agreed_root(home)?.filter(|_| !home.repository().join(FIRST).exists()) else {
+        return Ok(None);
+    };
+    let served = files.read(FIRST, MAX_ROOT)?.unwrap_or_default();
+    let is_same = Draft::parse("root", &served).and_then(|root| root.digest()).is_ok_and(|digest| digest == agreed);
+    if !is_same {
+        let reason = "it is not the first root that this terminal has signed".to_owned();
+        return Err(Rejection::File { place: format!("{}/{FIRST}", files.place()), reason }.into());
+    }
+    Ok(Some(served))
 }
 
 /// Copies what a verified repository names into a publication.

@@ -7,15 +7,23 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::Amend;
 use super::AmendError;
+use super::files::REQUEST;
 use super::files::lay_out;
+use super::files::set_places;
 use super::payload::Computed;
 use super::payload::ROOT;
 use super::payload::compute;
+use super::payload::parse;
+use super::places;
 use super::work::amending;
 use super::work::check_people;
 use super::work::digest_of;
+use super::work::is_here;
+use super::work::own_claim;
 use super::work::sign_payload;
 use super::work::union;
 use super::work::vouch;
@@ -26,16 +34,19 @@ use crate::approve::MAX_MESSAGE;
 use crate::approve::Sent;
 use crate::cut;
 use crate::cut::CutError;
+use crate::cut::Operator;
 use crate::home;
 use crate::home::Event as Entry;
 use crate::home::Home;
 use crate::home::HomeError;
+use crate::home::Journal;
 use crate::home::atomic;
 use crate::init;
 use crate::key::piv::Tokens;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::names::printable;
+use crate::policy::Policy;
 use crate::progress::Event;
 use crate::progress::Evidence;
 use crate::progress::Progress;
@@ -77,35 +88,79 @@ impl Amend<'_> {
         publish::refuse_old_home(home, state.newest_root()?, self.operator).map_err(CutError::from)?;
 
         let folder = home.approvals().join(home::amendment(amendment.number));
-        let noted = atomic::read_if_there(&folder.join(super::files::REQUEST))?;
+        let noted = atomic::read_if_there(&folder.join(REQUEST))?;
         if noted.as_deref() != Some(file) {
             atomic::remove_folder(&folder)?;
         }
         lay_out(home, &folder, &amendment.policy, &amendment.files)?;
-        let with_root = amendment.roles.contains_key(ROOT);
-        let mut computed = compute(home, &state, &folder, amendment, with_root)?;
-        if computed.digests()? != amendment.roles {
-            let reason = "this terminal computes other metadata from it; is it from another version of this program?";
-            return Err(AmendError::Refused { starter, reason: reason.to_owned() });
+        let policy = parse(&folder, &amendment.policy)?;
+        init::check_attestations(&policy, &folder, &places::known(home, &policy, &folder)?, now)?;
+        // New keys of people who are here were made here.
+        set_places(home.folder(), &places::found(home, &policy, &folder)?, &BTreeSet::new())?;
+        let home = &Home::open(home.folder())?;
+        if let Some(key) = places::foreign(home, &policy, &folder)? {
+            return Err(AmendError::Foreign { key, starter });
         }
-        let old: BTreeSet<KeyName> = home.policy.keys.keys().cloned().collect();
-        init::check_attestations(&computed.policy, &folder, &old, now)?;
+        let with_root = amendment.roles.contains_key(ROOT);
+        let computed = compute(home, &state, &folder, amendment, with_root)?;
+        if computed.digests()? != amendment.roles {
+            return Err(AmendError::Refused { starter, reason: OTHER.to_owned() });
+        }
         let signing_home = union(home, &computed.policy, &folder);
-        check_people(&signing_home, &computed)?;
-        let (holder, claim) = self.consenting(&signing_home, &computed, &starter)?;
-        atomic::write(&folder.join(super::files::REQUEST), file)?;
-        home::step("amend.noted");
-        computed.restore(&folder)?;
+        let (home, claims) = (&signing_home, &home.policy);
+        let consenting = Consenting { home, claims, folder: &folder, operator: self.operator, now };
+        consenting.give(&sent, file, computed, &starter, &mut journal)
+    }
+}
 
-        let keys = own_keys(&signing_home, &computed, &holder);
+/// What a terminal says that computes other metadata.
+pub(super) const OTHER: &str = "this terminal computes other metadata from it; has it other files of maintainers, or another version of this \
+     program?";
+
+/// One person's consent to what another terminal asks for and this one has computed.
+pub(super) struct Consenting<'c> {
+    /// The home, which knows all keys that sign.
+    pub home: &'c Home,
+    /// The policy by whose claim keys people send messages.
+    pub claims: &'c Policy,
+    /// Where signatures are kept.
+    pub folder: &'c Path,
+    pub operator: &'c dyn Operator,
+    pub now: Timestamp,
+}
+
+impl Consenting<'_> {
+    /// Shows what is asked for, signs it, and gives the file of the consent. The same call
+    /// again goes on.
+    ///
+    /// # Errors
+    /// Nobody here is to sign, or somebody stops.
+    pub fn give(
+        &self,
+        sent: &Sent<Amendment>,
+        file: &[u8],
+        mut computed: Computed,
+        starter: &Holder,
+        journal: &mut Journal,
+    ) -> Result<PathBuf, AmendError> {
+        let (home, amendment, now) = (self.home, &sent.message, self.now);
+        check_people(home, &computed)?;
+        let holder = self.holder(&computed, starter)?;
+        let claim = own_claim(self.claims, home, &holder)?;
+        atomic::write(&self.folder.join(REQUEST), file)?;
+        home::step("amend.noted");
+        computed.restore(self.folder)?;
+
+        let keys = own_keys(home, &computed, &holder);
         if !journal.has_amended(digest_of(amendment)?) {
             self.operator.confirm_amendment(&amending(home, amendment, &computed, keys.iter().cloned().collect())?)?;
             let (number, change, digest) = (amendment.number, amendment.change.clone(), digest_of(amendment)?);
+            let starter = starter.clone();
             journal.append(now, Entry::Amend { number, change, starter, amendment: digest })?;
         }
         let target = home.outbox().join(home::consent_file(amendment.number, &holder));
         let tokens = Tokens::new(self.operator);
-        let batch = Batch::open_keys(&signing_home, keys.iter().chain([&claim]), &tokens)?;
+        let batch = Batch::open_keys(home, keys.iter().chain([&claim]), &tokens)?;
         self.operator.event(Event::Begin { stage: Stage::Sign, what: "the request" });
         let mut signatures: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for payload in &mut computed.payloads {
@@ -113,7 +168,7 @@ impl Amend<'_> {
             let chosen: BTreeSet<KeyName> =
                 members.filter(|member| keys.contains(&member.name)).map(|member| member.name.clone()).collect();
             let chosen: Vec<KeyName> = chosen.into_iter().collect();
-            sign_payload(payload, &chosen, &batch, &mut journal, &folder, now)?;
+            sign_payload(payload, &chosen, &batch, journal, self.folder, now)?;
             let made = payload.draft.signed_by();
             let made = made.map(|id| (id.to_owned(), hex::encode(payload.draft.signature(id).unwrap_or_default())));
             signatures.insert(payload.draft.role().to_owned(), made.collect());
@@ -126,7 +181,7 @@ impl Amend<'_> {
             amendment: sent.sha256,
             signatures,
         };
-        let bytes = vouch(consent, &claim, &batch, &mut journal, now)?;
+        let bytes = vouch(consent, &claim, &batch, journal, now)?;
         atomic::make_folder(&home.outbox())?;
         atomic::write(&target, &bytes)?;
         home::step("amend.consented");
@@ -137,27 +192,20 @@ impl Amend<'_> {
     }
 
     /// Who consents here: one person other than the starter, with a key that signs.
-    fn consenting(&self, home: &Home, computed: &Computed, starter: &Holder) -> Result<(Holder, KeyName), AmendError> {
-        let members = computed.payloads.iter().flat_map(|payload| &payload.groups).flat_map(|group| group.of.values());
-        let here: BTreeSet<&Holder> = members
-            .filter(|member| home.terminal.tokens.contains_key(&member.name))
-            .map(|member| &member.holder)
-            .collect();
-        let others: Vec<&Holder> = here.iter().filter(|holder| **holder != starter).copied().collect();
-        let Some(holder) = others.first() else {
-            let is_starter = here.contains(starter);
-            return Err(if is_starter { SignError::Starter(starter.clone()).into() } else { AmendError::NoKeyHere });
-        };
-        let claim = self.home.policy.claim_key(holder).filter(|key| home.terminal.tokens.contains_key(*key));
-        let claim = claim.ok_or_else(|| SignError::NoClaimKey((*holder).clone()))?;
-        Ok(((*holder).clone(), claim.clone()))
+    fn holder(&self, computed: &Computed, starter: &Holder) -> Result<Holder, AmendError> {
+        let here: BTreeSet<&Holder> =
+            computed.members().filter(|member| is_here(self.home, member)).map(|member| &member.holder).collect();
+        match here.iter().find(|holder| **holder != starter) {
+            Some(holder) => Ok((*holder).clone()),
+            None if here.contains(starter) => Err(SignError::Starter(starter.clone()).into()),
+            None => Err(AmendError::NoKeyHere),
+        }
     }
 }
 
 /// The keys of one person here that may sign.
 fn own_keys(home: &Home, computed: &Computed, holder: &Holder) -> BTreeSet<KeyName> {
-    let members = computed.payloads.iter().flat_map(|payload| &payload.groups).flat_map(|group| group.of.values());
-    let own = members.filter(|member| member.holder == *holder && home.terminal.tokens.contains_key(&member.name));
+    let own = computed.members().filter(|member| member.holder == *holder && is_here(home, member));
     own.map(|member| member.name.clone()).collect()
 }
 

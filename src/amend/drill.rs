@@ -134,6 +134,7 @@ pub fn rehearse(
         mirrors: &[(name, mirror.clone())],
         toolchains: &[],
         software_keys: true,
+        answers: None,
     };
     init::init(&request, &Nobody, now)?;
     let first = fs::read(copy.join("repository/metadata/1.root.json")).map_err(|error| HomeError::io(&copy, error))?;
@@ -144,7 +145,7 @@ pub fn rehearse(
             continue;
         };
         let begun = Instant::now();
-        match (Amend { home: &copy, operator: &Nobody, now }).run(&edit, true)? {
+        match (Amend { home: &copy, operator: &Nobody, now }).run(&edit, None, true)? {
             Outcome::Done(summary) if summary.mirrors.iter().all(|outcome| outcome.result.is_ok()) => {}
             _ => return Err(AmendError::Drill(case)),
         }

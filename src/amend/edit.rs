@@ -14,6 +14,8 @@ use toml_edit::Value;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::Line;
+use crate::policy::ARCHIVE;
+use crate::policy::CertificateEntry;
 use crate::policy::Policy;
 use crate::policy::Purpose;
 
@@ -46,9 +48,25 @@ pub enum Edit {
     Recover,
     /// Nothing but new dates.
     Renew,
+    /// Another `policy.toml`, as a person has written it: other products and sources.
+    Policy {
+        /// Its file, as the command line named it.
+        file: Line,
+        /// What it says.
+        text: String,
+    },
 }
 
-/// As words of the command line, behind `release key`.
+/// The words of a change as a command, behind `release`.
+pub fn command(words: &str) -> Vec<&str> {
+    let of = if words.starts_with(CHANGE) { "policy" } else { "key" };
+    std::iter::once(of).chain(words.split(' ')).collect()
+}
+
+/// How the words of a change begin that is no change of keys.
+const CHANGE: &str = "change ";
+
+/// As words of the command line, behind `release key` or `release policy`.
 impl fmt::Display for Edit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let joined = |keys: &[KeyName]| keys.iter().map(KeyName::as_str).collect::<Vec<_>>().join(" ");
@@ -60,6 +78,7 @@ impl fmt::Display for Edit {
             Self::SetThreshold { role, threshold } => write!(f, "set-threshold {role} {threshold}"),
             Self::Recover => f.write_str("recover"),
             Self::Renew => f.write_str("renew"),
+            Self::Policy { file, .. } => write!(f, "{CHANGE}{file}"),
         }
     }
 }
@@ -109,6 +128,9 @@ pub enum EditError {
     /// Nobody could renew dates.
     #[error("`{0}` is the online key, without which nothing is sealed")]
     Online(KeyName),
+    /// Nothing is new.
+    #[error("{0} says what the policy says already")]
+    Nothing(Line),
     /// Written in another way than expected.
     #[error("policy.toml cannot be changed: {0}")]
     Shape(String),
@@ -124,8 +146,11 @@ impl Edit {
     /// # Errors
     /// The change makes no sense for this policy.
     pub fn apply(&self, policy: &Policy, text: &str, is_taken: &dyn Fn(&str) -> bool) -> Result<String, EditError> {
-        if *self == Self::Renew {
-            return Ok(text.to_owned());
+        match self {
+            Self::Renew => return Ok(text.to_owned()),
+            Self::Policy { file, text: after } if after == text => return Err(EditError::Nothing(file.clone())),
+            Self::Policy { text: after, .. } => return Ok(after.clone()),
+            _ => {}
         }
         let mut document: DocumentMut =
             text.parse().map_err(|error: toml_edit::TomlError| EditError::Shape(error.message().to_owned()))?;
@@ -140,7 +165,7 @@ impl Edit {
             Self::AddHolder { holder, name, roles } => change.add_holder(holder, name.as_ref(), roles)?,
             Self::RemoveHolder(holder) => change.remove_holder(holder)?,
             Self::SetThreshold { role, threshold } => change.set_threshold(role, *threshold)?,
-            Self::Renew => {}
+            Self::Renew | Self::Policy { .. } => {}
         }
         Ok(document.to_string())
     }
@@ -210,7 +235,28 @@ impl Change<'_> {
         self.policy.keys.keys().any(|key| key.as_str() == name) || (self.is_taken)(name)
     }
 
+    /// Another certificate in place of one: its file has the next number in its name.
+    fn rotate_certificate(&mut self, entry: &CertificateEntry<'_>) -> Result<(), EditError> {
+        let whose = entry.holder.map_or(ARCHIVE, Holder::as_str);
+        let stem = entry.primary.as_str().strip_suffix("-certify").unwrap_or(whose);
+        let number = stem.strip_prefix(whose).and_then(|rest| rest.strip_prefix('-')?.parse().ok());
+        let first = number.unwrap_or(1_u32).saturating_add(1);
+        let name = |number: u32| format!("{whose}-{number}");
+        let mut free = (first..first.saturating_add(1000)).map(name).filter(|name| !(self.is_taken)(name));
+        let file = format!("keys/{}.asc", free.next().unwrap_or_else(|| name(first)));
+        let (table, key): (&[&str], _) = match entry.holder {
+            Some(holder) => (&["openpgp", "holders"], holder.as_str()),
+            None => (&["openpgp"], ARCHIVE),
+        };
+        replace(self.table(table)?.get_mut(key).ok_or_else(|| shape("openpgp"))?, &file);
+        Ok(())
+    }
+
     fn rotate(&mut self, old: &KeyName) -> Result<(), EditError> {
+        let policy = self.policy;
+        if let Some(entry) = policy.certificate_of(old) {
+            return self.rotate_certificate(&entry);
+        }
         if !self.policy.keys.contains_key(old) {
             return Err(EditError::NoKey(old.clone()));
         }
@@ -236,6 +282,10 @@ impl Change<'_> {
 
     fn revoke(&mut self, keys: &[KeyName]) -> Result<(), EditError> {
         for key in keys {
+            if let Some(holder) = self.policy.certificate_of(key).and_then(|entry| entry.holder) {
+                self.table(&["openpgp", "holders"])?.remove(holder.as_str());
+                continue;
+            }
             match self.policy.purpose_of(key) {
                 _ if !self.policy.keys.contains_key(key) => return Err(EditError::NoKey(key.clone())),
                 Some(Purpose::Online) => return Err(EditError::Online(key.clone())),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::EditError;
 use super::RulesError;
+use super::command;
 use crate::approve::MessageError;
 use crate::cut::CutError;
 use crate::cut::Stopped;
@@ -27,13 +28,13 @@ pub enum AmendError {
     #[error(transparent)]
     Edit(#[from] EditError),
     /// Another change is not finished.
-    #[error("another change is not finished: `release key {0}`")]
+    #[error("another change is not finished: `release {}`", command(.0.as_str()).join(" "))]
     Other(Line),
     /// Nothing to give up.
     #[error("no change of keys is begun")]
     NothingBegun,
     /// Keys may have signed it.
-    #[error("keys of this terminal have signed the change `release key {0}`, so that its numbers are taken")]
+    #[error("keys of this terminal have signed the change `release {}`, so that its numbers are taken", command(.0.as_str()).join(" "))]
     Asked(Line),
     /// Keys that nobody has made.
     #[error("nobody has made these keys yet: {}", names(.keys))]
@@ -61,6 +62,16 @@ pub enum AmendError {
         starter: Holder,
         /// Why.
         reason: String,
+    },
+    /// A request with a key that somebody else has made.
+    #[error(
+        "the request of {starter} has {key} as a new key of somebody whose keys are here, and this terminal does not have that one; nothing was signed"
+    )]
+    Foreign {
+        /// The key.
+        key: KeyName,
+        /// Who asks.
+        starter: Holder,
     },
     /// A request from before the newest targets, or after ones that are not here.
     #[error(

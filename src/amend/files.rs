@@ -81,16 +81,37 @@ impl Begun {
     }
 }
 
-/// The public files of a policy that say something of keys, and whether they must exist.
-fn public_files(policy: &Policy) -> BTreeMap<String, bool> {
+/// What travels of a key beside its public half. What is attested of it, everybody
+/// finds out from that.
+const TRAVELS: [&str; 2] = [PLACE, ATTESTATION];
+
+/// The public files of a policy that say something of keys, those of maintainers among
+/// them, and whether they must exist.
+fn public_files(policy: &Policy, beside: &[&str]) -> BTreeMap<String, bool> {
     let mut files = BTreeMap::new();
     for (name, file) in policy.public_files() {
         files.insert(file.to_owned(), true);
-        for what in [ATTESTED, PLACE, ATTESTATION] {
+        for what in beside {
             files.entry(Policy::file_beside(file, &name, what)).or_insert(false);
         }
     }
+    files.extend(policy.tag_files().map(|file| (file.to_owned(), true)));
     files
+}
+
+/// The files of a policy that say who may sign tags, as they lie beside it.
+///
+/// # Errors
+/// The policy has a mistake; a file cannot be read.
+pub(super) fn tag_files(text: &str, beside: &Path) -> Result<BTreeMap<String, String>, AmendError> {
+    let policy = Policy::parse(&policy_path(beside), text.to_owned()).map_err(HomeError::from)?;
+    let mut files = BTreeMap::new();
+    for name in policy.tag_files() {
+        if let Some(text) = home::read_text(&beside.join(name))? {
+            files.insert(name.to_owned(), text);
+        }
+    }
+    Ok(files)
 }
 
 /// Lays out the folder of an amendment: the new policy, the public files that the home
@@ -106,10 +127,14 @@ pub(super) fn lay_out(
 ) -> Result<(), AmendError> {
     let path = policy_path(folder);
     let policy = Policy::parse(&path, text.to_owned()).map_err(HomeError::from)?;
-    let known = public_files(&policy);
+    let known = public_files(&policy, &TRAVELS);
+    let mut kept = public_files(&policy, &[PLACE, ATTESTATION, ATTESTED]);
+    // Where keys that leave are, so that new ones are made beside them.
+    let places = home.policy.public_files().map(|(name, file)| (Policy::file_beside(file, &name, PLACE), false));
+    kept.extend(places);
     let makers = fs::read_dir(home.resolve(MAKERS)).into_iter().flatten().flatten();
     let makers = makers.map(|entry| format!("{MAKERS}/{}", entry.file_name().to_string_lossy()));
-    for name in known.keys().cloned().chain(makers) {
+    for name in kept.into_keys().chain(makers) {
         if let Some(bytes) = atomic::read_if_there(&home.resolve(&name))? {
             atomic::write(&folder.join(&name), &bytes)?;
         }
@@ -122,7 +147,9 @@ pub(super) fn lay_out(
         if !name.starts_with("keys/") {
             return Err(other("files of new keys are in `keys`"));
         }
-        match atomic::read_if_there(&home.resolve(name))? {
+        // Who may sign tags is up to the policy; the key of a name is one for ever.
+        let is_of_tags = policy.tag_files().any(|file| file == name);
+        match atomic::read_if_there(&home.resolve(name))?.filter(|_| !is_of_tags) {
             Some(own) if own != content.as_bytes() => return Err(other("it would replace another one")),
             _ => atomic::write(&folder.join(name), content.as_bytes())?,
         }
@@ -137,7 +164,7 @@ pub(super) fn lay_out(
 /// A file cannot be read, or is no text.
 pub(super) fn new_files(home: &Home, folder: &Path, policy: &Policy) -> Result<BTreeMap<String, String>, AmendError> {
     let mut files = BTreeMap::new();
-    for (name, needed) in public_files(policy) {
+    for (name, needed) in public_files(policy, &TRAVELS) {
         let path = folder.join(&name);
         let Some(bytes) = atomic::read_if_there(&path)? else {
             if needed {
@@ -148,6 +175,23 @@ pub(super) fn new_files(home: &Home, folder: &Path, policy: &Policy) -> Result<B
         if atomic::read_if_there(&home.resolve(&name))?.as_ref() != Some(&bytes) {
             let text = String::from_utf8(bytes).map_err(|_| HomeError::NotText(path))?;
             files.insert(name, text);
+        }
+    }
+    Ok(files)
+}
+
+/// The public files of all keys, as they travel.
+///
+/// # Errors
+/// One is missing, or is no text.
+pub(super) fn all_files(home: &Home) -> Result<BTreeMap<String, String>, HomeError> {
+    let mut files = BTreeMap::new();
+    for (name, needed) in public_files(&home.policy, &TRAVELS) {
+        let path = home.resolve(&name);
+        match home::read_text(&path)? {
+            Some(text) => drop(files.insert(name, text)),
+            None if needed => return Err(HomeError::Missing(path)),
+            None => {}
         }
     }
     Ok(files)
@@ -265,10 +309,61 @@ pub fn adopt(home: &Home, state: &State) -> Result<bool, AmendError> {
     for entry in policy.certificates() {
         take(&format!("{}.asc", entry.holder.map_or(ARCHIVE, Holder::as_str)), entry.file.get_ref())?;
     }
+    for file in policy.tag_files() {
+        take(last_segment(file), file)?;
+    }
+    // Of a change that was asked for or answered here, it has more than what is signed.
+    for folder in [home.amendment(), home.approvals().join(home::amendment(newest.number))] {
+        if [BEGUN, REQUEST].iter().any(|name| folder.join(name).exists()) {
+            keep_places(home, &policy, &folder)?;
+        }
+    }
     home::step("amend.taken");
     atomic::write(&path, text.as_bytes())?;
     home::step("amend.adopted");
     Ok(true)
+}
+
+/// Keeps where new keys are, and by what their makers vouch for them.
+fn keep_places(home: &Home, policy: &Policy, folder: &Path) -> Result<(), HomeError> {
+    for (name, file) in policy.public_files() {
+        let own = atomic::read_if_there(&home.resolve(file))?;
+        if own.is_none() || own != atomic::read_if_there(&folder.join(file))? {
+            continue;
+        }
+        for path in TRAVELS.map(|what| Policy::file_beside(file, &name, what)) {
+            match atomic::read_if_there(&folder.join(&path))? {
+                Some(bytes) if !home.resolve(&path).exists() => atomic::write(&home.resolve(&path), &bytes)?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Forgets where keys are that the policy of a home does not have. Gives the files of those
+/// that are files.
+///
+/// # Errors
+/// `terminal.toml` is not written as expected.
+pub fn forget(folder: &Path) -> Result<Vec<PathBuf>, AmendError> {
+    let home = Home::open(folder)?;
+    let (mut gone, mut retired) = (BTreeSet::new(), Vec::new());
+    for (name, place) in &home.terminal.tokens {
+        if !home.policy.keys.contains_key(name) && home.policy.certificate_of(name).is_none() {
+            gone.insert(name.clone());
+            if let Place::File(path) = place.get_ref() {
+                retired.push(home.resolve(path));
+            }
+        }
+    }
+    set_places(home.folder(), &BTreeMap::new(), &gone)?;
+    Ok(retired)
+}
+
+/// The name of a file without its folders.
+pub(super) fn last_segment(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
 }
 
 /// Where the private half of a software key is, in the home.

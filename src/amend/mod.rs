@@ -13,12 +13,14 @@ mod drill;
 mod edit;
 mod error;
 mod files;
+mod first;
 mod payload;
+mod places;
 mod proof;
+mod revocation;
 mod rules;
 mod work;
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -36,14 +38,13 @@ use crate::approve::Amendment;
 use crate::cut;
 use crate::cut::CutError;
 use crate::cut::Operator;
+use crate::enrol;
 use crate::home;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::Journal;
 use crate::home::atomic;
 use crate::init;
-use crate::key::Algorithm;
-use crate::key::Signer as _;
 use crate::key::SoftwareKey;
 use crate::key::piv::Tokens;
 use crate::manifest::Holder;
@@ -52,7 +53,6 @@ use crate::manifest::Line;
 use crate::manifest::Sha256;
 use crate::policy::Place;
 use crate::policy::Policy;
-use crate::policy::Purpose;
 use crate::publish;
 use crate::publish::DeployKeys;
 use crate::repository::Pending;
@@ -64,10 +64,15 @@ pub use drill::Rehearsed;
 pub use drill::rehearse;
 pub use edit::Edit;
 pub use edit::EditError;
+pub use edit::command;
 pub use error::AmendError;
 pub use files::Begun;
 pub use files::adopt;
-pub use rules::Rules;
+pub use files::forget;
+pub use first::First;
+pub use first::Founded;
+pub use first::agreed_root;
+pub use revocation::Gone;
 pub use rules::RulesError;
 
 /// Changes the policy of a home.
@@ -100,6 +105,8 @@ pub struct Summary {
     pub serial: u64,
     /// Key files that are of no use any more.
     pub retired: Vec<PathBuf>,
+    /// OpenPGP certificates that were revoked, and those that nobody here could revoke.
+    pub certificates: revocation::Gone,
     /// How the push to each mirror ended.
     pub mirrors: Vec<publish::Outcome>,
 }
@@ -155,9 +162,11 @@ impl Amend<'_> {
     ///
     /// # Errors
     /// It makes no sense, or cannot be signed here. The same call again goes on.
-    pub fn run(&self, edit: &Edit, software_keys: bool) -> Result<Outcome, AmendError> {
+    /// `beside` is the folder of a new policy, with files that it names.
+    pub fn run(&self, edit: &Edit, beside: Option<&Path>, software_keys: bool) -> Result<Outcome, AmendError> {
         let words = edit.to_string();
-        let _lock = self.home.lock(&format!("release key {words}"))?;
+        let command = command(&words).join(" ");
+        let _lock = self.home.lock(&format!("release {command}"))?;
         Pending::finish_interrupted(self.home)?;
         let mut journal = self.home.journal()?;
         let mut state = State::load(&self.home.repository())?;
@@ -166,22 +175,26 @@ impl Amend<'_> {
         if let Some(other) = begun.as_ref().filter(|begun| begun.change.as_str() != words) {
             return Err(AmendError::Other(other.change.clone()));
         }
-        let purpose = |number: u64| format!("policy {number}: key {words}");
+        let purpose = |number: u64| format!("policy {number}: {command}");
         let sealed =
             begun.as_ref().map(|begun| publish::find(self.home, &purpose(begun.number))).transpose()?.flatten();
         let tokens = Tokens::new(self.operator);
+        let mut certificates = revocation::Gone::default();
         let (number, serial) = match (begun, sealed) {
             (Some(begun), Some(serial)) => (begun.number, serial),
             (begun, _) => {
                 self.check(edit, &journal, &state)?;
                 let begun = match begun {
                     Some(begun) => begun,
-                    None => self.begin(edit, &state)?,
+                    None => self.begin(edit, beside, &state)?,
                 };
                 let made = self.make_keys(&folder, software_keys)?;
                 let work = Work { amend: self, folder: &folder, begun: &begun, edit, state: &state, tokens: &tokens };
                 match work.sign(made, &mut journal, &purpose(begun.number))? {
-                    Ok(serial) => (begun.number, serial),
+                    Ok((serial, gone)) => {
+                        certificates = gone;
+                        (begun.number, serial)
+                    }
                     Err(waiting) => return Ok(Outcome::Waiting(waiting)),
                 }
             }
@@ -195,7 +208,7 @@ impl Amend<'_> {
         let mirrors = publish::push(&home, state.newest_root()?, (self.now)(), &keys)?;
         cut::note_published(&mut journal, &mirrors, state.serial(), (self.now)())?;
         self.clear(&folder, number)?;
-        Ok(Outcome::Done(Summary { number, root: state.roots.len(), serial, retired, mirrors }))
+        Ok(Outcome::Done(Summary { number, root: state.roots.len(), serial, retired, certificates, mirrors }))
     }
 
     /// Gives up what was begun and nobody here has signed.
@@ -242,7 +255,7 @@ impl Amend<'_> {
             }
         }
         match Pending::find(self.home)? {
-            Some((serial, purpose)) if !purpose.ends_with(&format!(": key {edit}")) => {
+            Some((serial, purpose)) if !purpose.ends_with(&format!(": {}", command(&edit.to_string()).join(" "))) => {
                 Err(RepositoryError::Interrupted { serial, purpose }.into())
             }
             _ => Ok(()),
@@ -250,14 +263,16 @@ impl Amend<'_> {
     }
 
     /// Lays out the new policy.
-    fn begin(&self, edit: &Edit, state: &State) -> Result<Begun, AmendError> {
+    fn begin(&self, edit: &Edit, beside: Option<&Path>, state: &State) -> Result<Begun, AmendError> {
         let (home, folder) = (self.home, self.home.amendment());
         let path = home.folder().join("policy.toml");
         let before = home::read_text(&path)?.ok_or(HomeError::Missing(path))?;
-        let is_taken = |name: &str| home.resolve(format!("keys/{name}.pem")).exists();
+        let is_taken =
+            |name: &str| ["pem", "asc"].iter().any(|end| home.resolve(format!("keys/{name}.{end}")).exists());
         let after = edit.apply(&home.policy, &before, &is_taken)?;
         atomic::remove_folder(&folder)?;
-        lay_out(home, &folder, &after, &BTreeMap::new())?;
+        let brought = beside.map(|beside| files::tag_files(&after, beside)).transpose()?.unwrap_or_default();
+        lay_out(home, &folder, &after, &brought)?;
         let damaged = |reason: String| HomeError::Damaged { path: folder.clone(), reason };
         let words: Line =
             edit.to_string().parse().map_err(|error: crate::manifest::names::NameError| damaged(error.to_string()))?;
@@ -274,54 +289,32 @@ impl Amend<'_> {
         let path = folder.join("policy.toml");
         let text = home::read_text(&path)?.ok_or_else(|| HomeError::Missing(path.clone()))?;
         let policy = Policy::parse(&path, text).map_err(HomeError::from)?;
-        let missing = |entry: &&crate::policy::KeyEntry| !folder.join(entry.public.get_ref()).exists();
-        let new: Vec<&KeyName> = policy.keys.iter().filter(|(_, entry)| missing(entry)).map(|(name, _)| name).collect();
-        if !new.is_empty() && !software_keys {
-            return Err(AmendError::NotMade { keys: new.into_iter().cloned().collect(), policy: path });
+        let missing: BTreeSet<KeyName> =
+            policy.public_files().filter(|(_, file)| !folder.join(file).exists()).map(|(name, _)| name).collect();
+        // Whoever has another terminal makes keys there.
+        let (own, others): (BTreeSet<KeyName>, BTreeSet<KeyName>) =
+            missing.into_iter().partition(|name| software_keys && places::is_ours(home, &policy, name));
+        if !others.is_empty() {
+            return Err(AmendError::NotMade { keys: others.into_iter().collect(), policy: path });
         }
-        if !new.is_empty() && !policy.insecure_software_keys {
+        if !own.is_empty() && !policy.insecure_software_keys {
             return Err(init::InitError::NotAllowed.into());
         }
-        let (mut places, mut made) = (BTreeMap::new(), Vec::new());
-        for name in new {
-            let is_claim = policy.purpose_of(name) == Some(Purpose::Claim);
-            let algorithm = if is_claim { Algorithm::Ed25519 } else { Algorithm::P256 };
-            let key = SoftwareKey::generate(name.clone(), algorithm)?;
-            let passphrase = self.operator.new_passphrase(name, policy.holder_of(name).as_ref())?;
-            key.save(&home.resolve(key_file(name)), &passphrase)?;
-            places.insert(name.clone(), Place::File(key_file(name)));
-            set_places(home.folder(), &places, &BTreeSet::new())?;
-            let public = folder.join(policy.keys[name].public.get_ref());
-            atomic::write(&public, key.public().to_pem().as_bytes())?;
-            home::step("amend.key");
-            made.push(key);
-        }
-        let old: BTreeSet<KeyName> = home.policy.keys.keys().cloned().collect();
-        init::check_attestations(&policy, folder, &old, (self.now)())?;
-        for (name, enrolment) in init::plugged_keys(&policy, folder)? {
-            if !old.contains(&name) && !home.terminal.tokens.contains_key(&name) {
-                places.insert(name, Place::Slot { serial: enrolment.serial, slot: enrolment.slot });
-            }
-        }
-        set_places(home.folder(), &places, &BTreeSet::new())?;
-        Ok(made)
+        let file = |name: &KeyName| (name.clone(), Place::File(key_file(name)));
+        set_places(home.folder(), &own.iter().map(file).collect(), &BTreeSet::new())?;
+        let place = |name: &KeyName| home.resolve(key_file(name));
+        let made = enrol::make_files(&policy, folder, &own, &place, self.operator, (self.now)())
+            .map_err(init::InitError::from)?;
+        home::step("amend.key");
+        init::check_attestations(&policy, folder, &places::known(home, &policy, folder)?, (self.now)())?;
+        set_places(home.folder(), &places::found(home, &policy, folder)?, &BTreeSet::new())?;
+        Ok(made.into_values().collect())
     }
 
     /// Makes the signed policy that of this home, and forgets keys that it does not have.
     /// Gives their files.
     fn take_over(&self, state: &State) -> Result<Vec<PathBuf>, AmendError> {
         adopt(self.home, state)?;
-        let home = Home::open(self.home.folder())?;
-        let (mut gone, mut retired) = (BTreeSet::new(), Vec::new());
-        for (name, place) in &home.terminal.tokens {
-            if !home.policy.keys.contains_key(name) && home.policy.certificate_of(name).is_none() {
-                gone.insert(name.clone());
-                if let Place::File(path) = place.get_ref() {
-                    retired.push(home.resolve(path));
-                }
-            }
-        }
-        set_places(home.folder(), &BTreeMap::new(), &gone)?;
-        Ok(retired)
+        forget(self.home.folder())
     }
 }

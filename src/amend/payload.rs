@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use sigstore_tuf::Metadata;
 use sigstore_tuf::Root;
@@ -25,6 +26,7 @@ use crate::manifest::Product;
 use crate::manifest::Sha256;
 use crate::manifest::json;
 use crate::policy::Policy;
+use crate::policy::RoleEntry;
 use crate::policy::Span;
 use crate::repository::RepositoryError;
 use crate::repository::State;
@@ -92,9 +94,10 @@ impl Payload {
         let mut signed: BTreeSet<String> = self.draft.signed_by().map(str::to_owned).collect();
         let mut chosen = Vec::new();
         let mut all: Vec<(&String, &Member)> = self.groups.iter().flat_map(|group| &group.of).collect();
-        // Whoever counts for both roots comes first.
+        // Whoever counts for both roots comes first; then the same people for every role, so
+        // that few are asked for a PIN.
         let groups_of = |id: &str| self.groups.iter().filter(|group| group.of.contains_key(id)).count();
-        all.sort_by_key(|(id, _)| std::cmp::Reverse(groups_of(id)));
+        all.sort_by_key(|(id, member)| (std::cmp::Reverse(groups_of(id)), member.holder.clone()));
         for (id, member) in all {
             let helps = self.groups.iter().any(|group| {
                 let people = group.signed(signed.iter().map(String::as_str));
@@ -129,8 +132,13 @@ impl Payload {
 
     /// Where it is kept with the signatures so far.
     pub fn file(&self, folder: &Path) -> PathBuf {
-        folder.join(SIGNING).join(format!("{}.json", self.draft.role()))
+        signing_file(folder, self.draft.role())
     }
+}
+
+/// Where the metadata of a role is kept, with the signatures so far.
+pub(super) fn signing_file(folder: &Path, role: &str) -> PathBuf {
+    folder.join(SIGNING).join(format!("{role}.json"))
 }
 
 /// The folder of an amendment's metadata.
@@ -154,6 +162,11 @@ pub(super) struct Computed {
 }
 
 impl Computed {
+    /// All who may sign.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.payloads.iter().flat_map(|payload| &payload.groups).flat_map(|group| group.of.values())
+    }
+
     /// Digests of what is signed, by role.
     ///
     /// # Errors
@@ -183,6 +196,21 @@ impl Computed {
         }
         Ok(())
     }
+}
+
+/// Computes the first root and the first targets.
+///
+/// # Errors
+/// The policy cannot become metadata.
+pub(super) fn first(policy: &Policy, folder: &Path, at: Timestamp) -> Result<Computed, AmendError> {
+    let rules = Rules::load(policy, folder)?;
+    let group = |role: &RoleEntry| Group::new(&rules, policy, &role.keys, *role.threshold.get_ref());
+    let (targets, files) = rules.targets(1, at, None)?;
+    let payloads = vec![
+        Payload { draft: rules.root(1, at)?, groups: vec![group(&policy.role.root)?] },
+        Payload { draft: targets, groups: vec![group(&policy.role.targets)?] },
+    ];
+    Ok(Computed { policy: policy.clone(), payloads, files, leaving: Vec::new() })
 }
 
 /// What a renewed manifest follows, and which number it gets.
@@ -216,7 +244,11 @@ pub(super) fn fix(
     Ok(computed)
 }
 
-fn parse(folder: &Path, text: &str) -> Result<Policy, AmendError> {
+/// The policy of an amendment.
+///
+/// # Errors
+/// It has a mistake.
+pub(super) fn parse(folder: &Path, text: &str) -> Result<Policy, AmendError> {
     let path = super::rules::policy_path(folder);
     Ok(Policy::parse(&path, text.to_owned()).map_err(crate::home::HomeError::from)?)
 }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::json;
 
+use super::files::last_segment;
 use crate::enrol::ATTESTED;
 use crate::home::HomeError;
 use crate::home::atomic;
@@ -50,6 +51,9 @@ pub enum RulesError {
     /// A key that the policy does not have.
     #[error("the policy has no key {0}")]
     NoKey(String),
+    /// Two files under one name: nobody could tell which is meant.
+    #[error("two files of the policy have the name {0}, and differ")]
+    SameName(String),
     /// A file of the policy.
     #[error(transparent)]
     Home(#[from] HomeError),
@@ -114,11 +118,6 @@ impl<'a> Rules<'a> {
         Ok((name, id, public))
     }
 
-    /// All keys, with their ids.
-    pub fn keys(&self) -> impl Iterator<Item = (&KeyName, &str)> {
-        self.ids.iter().map(|(name, (id, _))| (name, id.as_str()))
-    }
-
     /// Ids and threshold of a role, and its key objects added to `objects`.
     fn role(
         &self,
@@ -166,8 +165,13 @@ impl<'a> Rules<'a> {
             Some(file) => crate::manifest::json::from_slice_strict(file)?["signed"].take(),
             None => Value::Null,
         };
-        let mut listing =
-            Listing { number, before: &before["targets"], targets: serde_json::Map::new(), files: Vec::new() };
+        let mut listing = Listing {
+            number,
+            before: &before["targets"],
+            targets: serde_json::Map::new(),
+            named: BTreeMap::new(),
+            files: Vec::new(),
+        };
         listing.add("policy", "policy.toml", atomic::read(&self.folder.join("policy.toml"))?, None)?;
         for (name, entry) in &self.policy.keys {
             let pem = atomic::read(&self.folder.join(entry.public.get_ref()))?;
@@ -189,6 +193,9 @@ impl<'a> Rules<'a> {
             for (name, bytes) in certificate.published()? {
                 listing.files.push((repo_path(name.parse())?, bytes));
             }
+        }
+        for file in self.policy.tag_files() {
+            listing.add("keys", last_segment(file), atomic::read(&self.folder.join(file))?, None)?;
         }
         let mut objects = BTreeMap::new();
         let mut products = BTreeMap::new();
@@ -246,6 +253,7 @@ struct Listing<'a> {
     number: u64,
     before: &'a Value,
     targets: serde_json::Map<String, Value>,
+    named: BTreeMap<String, Sha256>,
     files: NamedFiles,
 }
 
@@ -254,6 +262,13 @@ impl Listing<'_> {
     /// if it is listed.
     fn add(&mut self, folder: &str, name: &str, bytes: Vec<u8>, custom: Option<Value>) -> Result<(), RulesError> {
         let sha256 = Sha256::of(&bytes);
+        // Names of files without their folders, which may meet.
+        match self.named.insert(name.to_owned(), sha256) {
+            // Products may share their maintainers.
+            Some(other) if other == sha256 => return Ok(()),
+            Some(_) => return Err(RulesError::SameName(name.to_owned())),
+            None => {}
+        }
         let mut entry = json!({ "length": bytes.len(), "hashes": { "sha256": sha256 } });
         if let Some(custom) = custom {
             entry["custom"] = custom;

@@ -17,6 +17,7 @@ use super::Waiting;
 use super::consent;
 use super::files::REQUEST;
 use super::files::new_files;
+use super::first::INIT;
 use super::payload;
 use super::payload::Computed;
 use super::payload::Member;
@@ -25,12 +26,16 @@ use super::payload::ROOT;
 use super::payload::TARGETS;
 use super::proof;
 use super::proof::Signed;
+use super::revocation;
+use super::revocation::Gone;
 use super::rules::repo_path;
 use crate::approve;
 use crate::approve::Amendment;
 use crate::approve::Message as _;
 use crate::approve::Sent;
 use crate::cut::Sealer;
+use crate::enrol::ATTESTATION;
+use crate::enrol::PLACE;
 use crate::home;
 use crate::home::Event as Entry;
 use crate::home::Home;
@@ -76,14 +81,14 @@ impl Work<'_> {
         made: Vec<SoftwareKey>,
         journal: &mut Journal,
         purpose: &str,
-    ) -> Result<Result<u64, Waiting>, AmendError> {
+    ) -> Result<Result<(u64, Gone), Waiting>, AmendError> {
         let (folder, operator) = (self.folder, self.amend.operator);
         // Keys may have been made since the home was opened.
         let home = &Home::open(self.amend.home.folder())?;
         let (mut amendment, mut computed) = self.fix(home, journal)?;
         let signing_home = union(home, &computed.policy, folder);
         check_people(&signing_home, &computed)?;
-        let is_here = |member: &Member| signing_home.terminal.tokens.contains_key(&member.name);
+        let is_here = |member: &Member| is_here(&signing_home, member);
         let starter = starter(home, &computed, &is_here)?;
         amendment.starter = starter.clone();
         computed.restore(folder)?;
@@ -127,6 +132,7 @@ impl Work<'_> {
                 names.insert(leaving.name.clone());
             }
         }
+        let certificates = revocation::leaving(home, &computed.policy)?;
         // Whoever has just chosen a passphrase is not asked for it.
         let made: Vec<SoftwareKey> = made.into_iter().filter(|key| names.remove(key.name())).collect();
         let mut batch = Batch::open_keys(&signing_home, &names, self.tokens)?;
@@ -146,7 +152,13 @@ impl Work<'_> {
         let holders: Vec<String> = people.iter().map(ToString::to_string).collect();
         let evidence = Evidence::Signed { holders: &holders, of: computed.policy.holders.len() };
         operator.event(Event::Done { stage: Stage::Sign, evidence });
-        self.seal(&signing_home, &computed, &batch, &online, journal, purpose).map(Ok)
+        let now = (self.amend.now)();
+        // By the policy that has them.
+        let revoking: Vec<KeyName> = revocation::keys(&certificates).collect();
+        let revoking = Batch::open_keys(home, &revoking, self.tokens)?;
+        let (files, gone) = revocation::revoke(&certificates, self.edit, self.begun.at, &revoking, (journal, now))?;
+        computed.files.extend(files);
+        Ok(Ok((self.seal(&signing_home, &computed, &batch, &online, journal, purpose)?, gone)))
     }
 
     /// The amendment, with all that follows from it.
@@ -190,9 +202,7 @@ impl Work<'_> {
 
     /// Puts the request into the outbox.
     fn ask(&self, home: &Home, amendment: Amendment, journal: &mut Journal) -> Result<Sent<Amendment>, AmendError> {
-        let holder = amendment.starter.clone();
-        let claim = home.policy.claim_key(&holder).filter(|key| home.terminal.tokens.contains_key(*key));
-        let claim = claim.ok_or_else(|| SignError::NoClaimKey(holder))?.clone();
+        let claim = own_claim(&home.policy, home, &amendment.starter)?;
         let batch = Batch::open_keys(home, [&claim], self.tokens)?;
         let name = amendment.file();
         let file = vouch(amendment, &claim, &batch, journal, (self.amend.now)())?;
@@ -273,8 +283,7 @@ pub(super) fn union(home: &Home, policy: &Policy, folder: &Path) -> Home {
 
 /// Keys of several people on one terminal, where the policy wants them apart.
 pub(super) fn check_people(home: &Home, computed: &Computed) -> Result<(), AmendError> {
-    let members = computed.payloads.iter().flat_map(|payload| &payload.groups).flat_map(|group| group.of.values());
-    let here = members.filter(|member| home.terminal.tokens.contains_key(&member.name));
+    let here = computed.members().filter(|member| is_here(home, member));
     let people: BTreeSet<Holder> = here.map(|member| member.holder.clone()).collect();
     let rebuilds = home.policy.products.values().any(|product| *product.rebuilds.get_ref() > 0);
     if people.len() > 1 && rebuilds && !home.policy.insecure_same_terminal {
@@ -284,17 +293,32 @@ pub(super) fn check_people(home: &Home, computed: &Computed) -> Result<(), Amend
 }
 
 /// Who asks: the first person with a key here that signs, and a claim key.
-fn starter(home: &Home, computed: &Computed, is_here: &dyn Fn(&Member) -> bool) -> Result<Holder, AmendError> {
-    let members = computed.payloads.iter().flat_map(|payload| &payload.groups).flat_map(|group| group.of.values());
-    let mut here = members.filter(|member| is_here(member)).map(|member| &member.holder).collect::<BTreeSet<_>>();
+pub(super) fn starter(
+    home: &Home,
+    computed: &Computed,
+    is_here: &dyn Fn(&Member) -> bool,
+) -> Result<Holder, AmendError> {
+    let mut here =
+        computed.members().filter(|member| is_here(member)).map(|member| &member.holder).collect::<BTreeSet<_>>();
     let has_claim =
         |holder: &Holder| home.policy.claim_key(holder).is_some_and(|key| home.terminal.tokens.contains_key(key));
     let first = here.iter().find(|holder| has_claim(holder)).copied().or_else(|| here.pop_first());
     first.cloned().ok_or(AmendError::NoKeyHere)
 }
 
+/// Whether a key is on this terminal.
+pub(super) fn is_here(home: &Home, member: &Member) -> bool {
+    home.terminal.tokens.contains_key(&member.name)
+}
+
+/// The claim key by which somebody here sends messages.
+pub(super) fn own_claim(policy: &Policy, home: &Home, holder: &Holder) -> Result<KeyName, AmendError> {
+    let claim = policy.claim_key(holder).filter(|key| home.terminal.tokens.contains_key(*key));
+    Ok(claim.ok_or_else(|| SignError::NoClaimKey(holder.clone()))?.clone())
+}
+
 /// The roles that lack signatures, beside those that will be made here.
-fn lacking(computed: &Computed, is_here: &dyn Fn(&Member) -> bool) -> Vec<Lacking> {
+pub(super) fn lacking(computed: &Computed, is_here: &dyn Fn(&Member) -> bool) -> Vec<Lacking> {
     let mut lacking = Vec::new();
     for payload in &computed.payloads {
         let (chosen, complete) = payload.choose(is_here);
@@ -366,7 +390,9 @@ pub(super) fn amending<'a>(
     keys: Vec<KeyName>,
 ) -> Result<Amending<'a>, AmendError> {
     let path = home.folder().join("policy.toml");
-    let before = home::read_text(&path)?.unwrap_or_default();
+    // Before the first one there was none.
+    let is_first = amendment.change.as_str() == INIT;
+    let before = if is_first { String::new() } else { home::read_text(&path)?.unwrap_or_default() };
     let only_in = |text: &str, other: &str, sign: char| -> Vec<String> {
         let mut others: Vec<&str> = other.lines().collect();
         let mut only = Vec::new();
@@ -380,11 +406,17 @@ pub(super) fn amending<'a>(
     };
     let mut lines = only_in(&before, &amendment.policy, '-');
     lines.extend(only_in(&amendment.policy, &before, '+'));
+    for (name, content) in &amendment.files {
+        if !name.ends_with(PLACE) && !name.ends_with(ATTESTATION) {
+            lines.push(format!("+ file {name}, SHA-256 {}", Sha256::of(content.as_bytes()).short()));
+        }
+    }
     let roles = computed.payloads.iter().map(|payload| (payload.draft.role().to_owned(), payload.draft.number()));
     Ok(Amending { amendment, lines, roles: roles.collect(), keys })
 }
 
-fn parse_name(home: &Home, name: &str) -> Result<KeyName, AmendError> {
+/// A name of the policy.
+pub(super) fn parse_name(home: &Home, name: &str) -> Result<KeyName, AmendError> {
     let damaged = |error: crate::manifest::names::NameError| HomeError::Damaged {
         path: home.folder().join("policy.toml"),
         reason: error.to_string(),

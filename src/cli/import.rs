@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::error;
 use super::error::CommandError;
+use super::key::change::report_retired;
 use super::ui::Paint;
 use super::ui::Ui;
 use super::ui::counted;
@@ -103,6 +104,7 @@ fn from_mirror(from: &str, home: &Home, ui: &Ui) -> Result<u8, CommandError> {
     });
     if amended {
         ui.say("policy.toml is now the one that was signed last.");
+        report_retired(&amend::forget(home.folder())?, ui);
     }
     Ok(0)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::error::CommandError;
+use super::key::change;
 use super::ui::Ui;
 use super::ui::counted;
 use crate::home;
@@ -21,11 +22,35 @@ pub enum Command {
         /// The file; default: that of the home
         file: Option<PathBuf>,
     },
+    Change(Change),
+}
+
+/// Change products, sources and everything else that the policy says
+///
+/// Take a copy of the `policy.toml` of the home, with its comments, and change that.
+/// Files with keys of maintainers that it names are found beside it, or in the home. The
+/// change is signed as one of keys is (`release key rotate --help`): as many people as
+/// must sign `targets`, on their own terminals; each is shown the lines that change. A
+/// product that has releases stays.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  Let one more product be released:
+      release policy change new.toml")]
+pub struct Change {
+    /// The new policy
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    common: change::Common,
 }
 
 /// Runs `release policy`.
 pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
-    let Command::Check { file } = command;
+    let file = match command {
+        Command::Check { file } => file,
+        Command::Change(Change { file, common }) => return change::policy(file, common, home, ui),
+    };
     let path = file.clone().unwrap_or_else(|| home.join("policy.toml"));
     let text = home::read_text(&path)?.ok_or_else(|| {
         CommandError::failed(format!("there is no file {}", path.display()))

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::error::CommandError;
 use super::ui::Paint;
 use super::ui::Ui;
+use crate::amend;
 use crate::amend::Begun;
 use crate::cut::calendar;
 use crate::home::CutState;
@@ -39,7 +40,7 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let cuts: Vec<CutState> = home.cuts()?.into_iter().filter(CutState::is_open).collect();
     let mirrors = publish::survey(&home, state.newest_root()?)?;
     let foreign = made_elsewhere(&state, &home)?;
-    let expiries = calendar(&state, &home)?;
+    let expiries = calendar(&state, &home, now)?;
     let begun = Begun::load(&home)?;
     let pending = Pending::find(&home)?;
     if ui.json {
@@ -76,7 +77,8 @@ pub fn run(_: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
         ui.data(&format!("Sealing of publication {serial} for {} was interrupted.", printable(&purpose)));
     }
     if let Some(begun) = begun {
-        ui.data(&format!("A change of keys is not finished: `release key {}`", begun.change));
+        let command = amend::command(begun.change.as_str()).join(" ");
+        ui.data(&format!("A change of the policy is not finished: `release {command}`"));
     }
     ui.data("\nCuts that are not finished");
     for cut in &cuts {

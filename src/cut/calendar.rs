@@ -5,8 +5,11 @@ use jiff::Timestamp;
 
 use super::Cut;
 use super::CutError;
+use crate::enrol;
 use crate::home::Home;
 use crate::home::atomic;
+use crate::key::piv::TokenName;
+use crate::manifest::KeyName;
 use crate::openpgp::Certificate;
 use crate::policy::Span;
 use crate::progress::Event;
@@ -38,7 +41,7 @@ pub struct Expiry {
 ///
 /// # Errors
 /// Metadata or a certificate cannot be read.
-pub fn calendar(state: &State, home: &Home) -> Result<Vec<Expiry>, RepositoryError> {
+pub fn calendar(state: &State, home: &Home, now: Timestamp) -> Result<Vec<Expiry>, RepositoryError> {
     let policy = &home.policy;
     let notice = |at: Timestamp| at.checked_sub(NOTICE).unwrap_or(at);
     let of_people = |what: String, at: Timestamp, keys: &[Span<String>], need: u32, is_needed| {
@@ -75,6 +78,12 @@ pub fn calendar(state: &State, home: &Home) -> Result<Vec<Expiry>, RepositoryErr
             all.push(Expiry { what, at, due: notice(at), who: None, command, is_needed: true });
         }
     }
+    for (serial, (at, keys)) in enrol::attested_until(policy, home.folder(), now) {
+        let token = TokenName { serial, holder: keys.first().and_then(|key| policy.owner_of(key)) };
+        let keys: Vec<&str> = keys.iter().map(KeyName::as_str).collect();
+        let (what, command) = (format!("attestation of {token}"), format!("key rotate {}", keys.join(" ")));
+        all.push(Expiry { what, at, due: notice(at), who: None, command, is_needed: true });
+    }
     all.sort_by_key(|expiry| expiry.at);
     Ok(all)
 }
@@ -86,7 +95,7 @@ impl Cut<'_> {
         let now = (self.now)();
         let policy = &self.home.policy;
         let next = policy.next_release.map_or(now, |period| now.checked_add(period.duration()).unwrap_or(now));
-        for expiry in calendar(state, self.home)?.into_iter().filter(|expiry| expiry.is_needed) {
+        for expiry in calendar(state, self.home, now)?.into_iter().filter(|expiry| expiry.is_needed) {
             if policy.next_release.is_some() && expiry.at < next {
                 let Expiry { what, at, command, .. } = expiry;
                 return Err(CutError::ExpiresBefore { what, at, next, command });

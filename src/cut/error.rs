@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::Stopped;
+use crate::amend;
 use crate::approve::MessageError;
 use crate::build::BuildError;
 use crate::home::HomeError;
@@ -278,7 +279,7 @@ pub enum CutError {
     #[error(transparent)]
     Build(#[from] BuildError),
     /// A change of the policy or its keys is not finished.
-    #[error("a change of the policy is not finished: `release key {0}`")]
+    #[error("a change of the policy is not finished: `release {}`", amend::command(.0.as_str()).join(" "))]
     OtherAmendment(Line),
     /// The repository.
     #[error(transparent)]

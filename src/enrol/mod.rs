@@ -11,8 +11,11 @@ mod deploy;
 mod drill;
 mod import;
 mod public;
+mod software;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -66,8 +69,12 @@ pub use import::ImportPublicError;
 pub use import::Taken;
 pub use import::import;
 pub use public::PublicFiles;
+pub use public::attested_until;
 pub use public::check_attestation;
 pub use public::read_makers;
+pub use software::PRIVATE;
+pub use software::generate_files;
+pub use software::make_files;
 
 use self::public::certificate_pem;
 
@@ -132,6 +139,9 @@ pub enum EnrolError {
     /// The policy does not know the person.
     #[error("the policy has no holder `{0}`")]
     NoHolder(Holder),
+    /// The policy wants keys in tokens.
+    #[error("the policy does not set `insecure-software-keys = true`, so no key is made as a file")]
+    NoSoftwareKeys,
     /// All public halves exist.
     #[error("{0} has no key without a public half in the policy")]
     NothingToMake(String),
@@ -380,6 +390,7 @@ fn plan(
     now: Timestamp,
 ) -> Result<Vec<Enrolment>, EnrolError> {
     let fails = |error: CardError| name.error(Problem::Card(error));
+    let own = noted_slots(new, folder, name.serial);
     let mut planned: Vec<Enrolment> = Vec::new();
     for key in new {
         let (number, touch) = usual(key.purpose);
@@ -390,10 +401,11 @@ fn plan(
             planned.push(noted);
             continue;
         }
-        // A second key of one purpose, as for a further product, goes where there is room.
+        // A second key of one purpose, as for a further product or in place of an old one,
+        // goes where there is room.
         let mut chosen = None;
         for number in std::iter::once(number).chain(0x88..=0x94) {
-            let slot = Slot::new(number).filter(|slot| !is_planned(*slot));
+            let slot = Slot::new(number).filter(|slot| !is_planned(*slot) && !own.contains(slot));
             let Some(slot) = slot else {
                 continue;
             };
@@ -415,6 +427,18 @@ fn plan(
         });
     }
     Ok(planned)
+}
+
+/// The slots of a token in which keys were made before, those that have left the policy
+/// among them.
+fn noted_slots(new: &[New], folder: &Path, serial: u32) -> BTreeSet<Slot> {
+    let folders: BTreeSet<PathBuf> =
+        new.iter().filter_map(|key| folder.join(&key.public).parent().map(Path::to_owned)).collect();
+    let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let noted = entries
+        .filter(|entry| entry.file_name().to_string_lossy().ends_with(&format!(".{PLACE}")))
+        .filter_map(|entry| atomic::read_json::<Enrolment>(&entry.path(), enrolment::VERSION).ok()?);
+    noted.filter(|noted| noted.serial == serial).map(|noted| noted.slot).collect()
 }
 
 /// Sees to it that PIN, PUK and management key are not those from the factory,

@@ -1,6 +1,7 @@
 //! What is public about keys, in files beside the policy: the public half,
 //! `<key>.token.json` and `<key>.attestation.pem`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -107,6 +108,29 @@ impl PublicFiles {
         }
         check_attestation(policy, makers, &self.key, place, certificates, now).map(Some)
     }
+}
+
+/// The last moment at which anybody can check where the keys of each token were made, with
+/// the names of those keys. What cannot be checked at all is left out.
+pub fn attested_until(policy: &Policy, folder: &Path, now: Timestamp) -> BTreeMap<u32, (Timestamp, Vec<KeyName>)> {
+    let mut tokens: BTreeMap<u32, (Timestamp, Vec<KeyName>)> = BTreeMap::new();
+    let Ok(makers) = read_makers(folder) else {
+        return tokens;
+    };
+    for (name, file) in policy.public_files() {
+        let files = PublicFiles::load(policy, &name, file, folder);
+        let Ok(Some(PublicFiles { made: Some((place, [slot, f9])), .. })) = files else {
+            continue;
+        };
+        // What has ended could be checked when the key was made.
+        let until = |at| attestation::valid_until(&slot, &f9, &makers, at);
+        if let Ok(until) = until(now).or_else(|_| until(place.created)) {
+            let (first, keys) = tokens.entry(place.serial).or_insert((until, Vec::new()));
+            *first = until.min(*first);
+            keys.push(name);
+        }
+    }
+    tokens
 }
 
 /// Reads the certificates of token makers below a folder with a policy.

@@ -48,6 +48,9 @@ pub const COURIER_STEPS: [&str; 7] = [
 /// The steps of making a key in a token, in order.
 pub const ENROLMENT: [&str; 3] = ["enrol.noted", "enrol.generated", "enrol.attested"];
 
+/// The step of making a key as a file: its private half is written, its public half is not.
+pub const SOFTWARE_STEPS: [&str; 1] = ["software.saved"];
+
 /// The step of taking public files: one of them is kept.
 pub const PUBLIC_STEPS: [&str; 1] = ["public.kept"];
 
@@ -86,6 +89,7 @@ pub fn step(name: &str) {
             &IMPORT_STEPS,
             &COURIER_STEPS,
             &ENROLMENT,
+            &SOFTWARE_STEPS,
             &PUBLIC_STEPS,
             &DRILL_STEPS,
             &WITHDRAWAL,

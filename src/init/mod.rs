@@ -1,5 +1,6 @@
-//! The first publication: keys that the policy names and nobody has made yet,
-//! the root of trust, and the signed policy.
+//! A home: the public files of a policy, keys that are on this terminal, and the first
+//! publication with the root of trust and the signed policy, which several terminals sign if
+//! none has keys enough.
 
 mod tokens;
 
@@ -10,56 +11,39 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use crate::amend::Rules;
-use crate::amend::RulesError;
-use crate::cut::CutError;
-use crate::cut::Sealer;
+use crate::amend::AmendError;
+use crate::amend::First;
+use crate::amend::Founded;
+use crate::amend::Waiting;
+use crate::cut::Operator;
+use crate::enrol;
 use crate::enrol::ATTESTATION;
 use crate::enrol::EnrolError;
 use crate::enrol::MAKERS;
 use crate::enrol::PLACE;
-use crate::home::Event;
+use crate::enrol::PRIVATE;
 use crate::home::Home;
 use crate::home::HomeError;
 use crate::home::Journal;
 use crate::home::atomic;
-use crate::key::Algorithm;
 use crate::key::KeyError;
 use crate::key::PublicKey;
-use crate::key::Secrets;
-use crate::key::Signer as _;
-use crate::key::SoftwareKey;
-use crate::key::ToSign;
-use crate::key::piv::Tokens;
 use crate::key::piv::enrolment::Enrolment;
-use crate::manifest::Holder;
 use crate::manifest::KeyName;
 use crate::manifest::MirrorName;
-use crate::manifest::RepoPath;
 use crate::manifest::Sha256;
-use crate::openpgp;
-use crate::openpgp::NewKey;
-use crate::openpgp::OpenPgpError;
 use crate::policy::Policy;
-use crate::policy::RoleEntry;
 use crate::policy::Sandbox;
 use crate::policy::SharedToken;
 use crate::policy::Terminal;
-use crate::progress::Progress;
 use crate::repository::RepositoryError;
-use crate::repository::State;
-use crate::repository::layout;
-use crate::repository::seal;
-use crate::repository::seal::Added;
-use crate::repository::seal::OnlineKey;
-use crate::sign::Batch;
-use crate::sign::SignError;
-use crate::tuf::Draft;
 use crate::tuf::draft::DraftError;
 
 /// What to make a home from.
@@ -74,13 +58,15 @@ pub struct Request<'a> {
     pub toolchains: &'a [(PathBuf, String)],
     /// Makes keys whose public halves do not exist, as files.
     pub software_keys: bool,
+    /// The request of another terminal for the first root, which this one answers.
+    pub answers: Option<&'a [u8]>,
 }
 
 /// What was made.
 #[derive(Debug)]
 pub struct Made {
-    /// The digest of the first root, which users compare.
-    pub root: Sha256,
+    /// How far the first root is.
+    pub founded: Founded,
     /// Names of the keys that were made.
     pub keys: Vec<KeyName>,
 }
@@ -104,25 +90,24 @@ pub enum InitError {
     /// An attestation does not count.
     #[error(transparent)]
     Enrol(#[from] EnrolError),
-    /// Too few keys of a role are here.
-    #[error("role {role} needs {need} signatures, and only {have} of its keys are here")]
-    TooFewKeys {
-        /// The role.
-        role: &'static str,
-        /// How many must sign.
-        need: u32,
-        /// How many can.
-        have: usize,
-    },
+    /// Whoever begins seals the first publication.
+    #[error("the online key {0} is not here, and whoever begins a project needs it")]
+    NotOnline(String),
+    /// Another home waits for its first root here.
+    #[error("{} waits for the first root of another policy", .0.display())]
+    OtherPolicy(PathBuf),
     /// One token for two people.
     #[error(
         "keys of {} and {} were made in token {}: whoever knows its PIN could use both",
         .0.owners[0], .0.owners[1], .0.serial
     )]
     SharedToken(SharedToken),
-    /// The policy cannot become metadata.
+    /// The first root cannot be signed.
     #[error(transparent)]
-    Rules(#[from] RulesError),
+    Amend(Box<AmendError>),
+    /// The first root, for which a home waits, cannot be signed yet.
+    #[error(transparent)]
+    Unfinished(Box<AmendError>),
     /// There is no policy to start from.
     #[error("there is no policy file {}", .0.display())]
     NoPolicy(PathBuf),
@@ -135,49 +120,68 @@ pub enum InitError {
     /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    /// Signing.
-    #[error(transparent)]
-    Sign(#[from] SignError),
     /// A key.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// Metadata cannot be made.
     #[error(transparent)]
     Draft(#[from] DraftError),
-    /// A certificate cannot be made or read.
-    #[error(transparent)]
-    OpenPgp(#[from] OpenPgpError),
-    /// Sealing.
-    #[error(transparent)]
-    Cut(#[from] CutError),
 }
 
-/// Makes a home. It appears under its name when it is whole.
+impl From<AmendError> for InitError {
+    fn from(error: AmendError) -> Self {
+        Self::Amend(Box::new(error))
+    }
+}
+
+/// Makes a home. It appears under its name when it is whole, or waits for others to sign its
+/// first root; then the same call goes on.
 ///
 /// # Errors
 /// The policy has a mistake, keys cannot be made, or the folder is in use.
-pub fn init(request: &Request<'_>, operator: &impl Secrets, now: &dyn Fn() -> Timestamp) -> Result<Made, InitError> {
+pub fn init(request: &Request<'_>, operator: &dyn Operator, now: &dyn Fn() -> Timestamp) -> Result<Made, InitError> {
     let in_use = |folder: &Path| folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
     if in_use(request.home) {
-        return Err(InitError::Exists(request.home.to_owned()));
+        return go_on(request, operator, now);
     }
     // A name that nobody else gives a folder: what a killed run left is removed.
     let name = request.home.file_name().unwrap_or_default().to_string_lossy();
     let partial = request.home.with_file_name(format!(".{name}.release-init"));
     let clear = || atomic::remove_folder(&partial);
     clear()?;
-    let made = build(request, &partial, operator, now).inspect_err(|_| {
+    let mut made = build(request, &partial, operator, now).inspect_err(|_| {
         // What could not be finished must not look like a home.
         let _ = clear();
     })?;
     fs::rename(&partial, request.home).map_err(|error| HomeError::io(request.home, error))?;
+    if let Founded::Waiting(Waiting { file, .. }) | Founded::Answered(file) = &mut made.founded {
+        *file = request.home.join("outbox").join(file.file_name().unwrap_or_default());
+    }
     Ok(made)
+}
+
+/// Goes on with a home that waits for its first root.
+fn go_on(request: &Request<'_>, operator: &dyn Operator, now: &dyn Fn() -> Timestamp) -> Result<Made, InitError> {
+    let exists = || InitError::Exists(request.home.to_owned());
+    let home = Home::open(request.home).map_err(|_| exists())?;
+    if request.answers.is_some() || !First::is_begun(&home)? {
+        return Err(exists());
+    }
+    let policy =
+        crate::home::read_text(request.policy)?.ok_or_else(|| InitError::NoPolicy(request.policy.to_owned()))?;
+    if Sha256::of(policy.as_bytes()) != home.policy_digest {
+        return Err(InitError::OtherPolicy(request.home.to_owned()));
+    }
+    let _lock = home.lock("release init")?;
+    let founded = First { home: &home, operator, now }.sign(BTreeMap::new(), &mut home.journal()?);
+    let founded = founded.map_err(|error| InitError::Unfinished(Box::new(error)))?;
+    Ok(Made { founded, keys: Vec::new() })
 }
 
 fn build(
     request: &Request<'_>,
     folder: &Path,
-    operator: &impl Secrets,
+    operator: &dyn Operator,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<Made, InitError> {
     let text = crate::home::read_text(request.policy)?.ok_or_else(|| InitError::NoPolicy(request.policy.to_owned()))?;
@@ -190,37 +194,43 @@ fn build(
         atomic::make_folder(&folder.join(name))?;
     }
     private_folder(&folder.join("keys"))?;
-    copy_files(&policy, request.policy.parent().unwrap_or(Path::new(".")), folder)?;
+    let from = request.policy.parent().unwrap_or(Path::new("."));
+    copy_files(&policy, from, folder)?;
     atomic::write(&folder.join("policy.toml"), text.as_bytes())?;
     // What can be wrong is found out before anybody is asked for a passphrase.
     let new = new_keys(&policy, folder);
-    if !request.software_keys && !new.is_empty() {
+    if !new.is_empty() && !request.software_keys {
         return Err(InitError::NotEnrolled(new.into_iter().collect()));
     }
+    let mut in_files = copy_private(&policy, from, folder)?;
+    in_files.extend(new.iter().cloned());
     let in_tokens = tokens::plugged_keys(&policy, folder)?;
-    check_keys(&policy, folder, &new, &in_tokens)?;
+    check_keys(&policy, folder, &new)?;
+    let online = policy.role.online.key.get_ref();
+    let is_here = in_files.iter().chain(in_tokens.keys()).any(|key| key.as_str() == online);
+    if request.answers.is_none() && !is_here {
+        return Err(InitError::NotOnline(online.clone()));
+    }
     tokens::check_attestations(&policy, folder, &new, now())?;
-    let terminal = terminal_file(request, &new, &in_tokens);
+    let terminal = terminal_file(request, &in_files, &in_tokens);
     Terminal::parse(Path::new("terminal.toml"), terminal.clone()).map_err(HomeError::from)?;
     atomic::write(&folder.join("terminal.toml"), terminal.as_bytes())?;
-    let made = make_keys(&policy, folder, &new, operator, now())?;
+    let made = enrol::make_files(&policy, folder, &new, &|name| folder.join(key_file(name)), operator, now())?;
 
     let home = Home::open(folder)?;
     let mut journal = Journal::begin(&home.journal_file());
     let keys = made.keys().cloned().collect();
-    let mut batch = Batch::open_keys(&home, &tokens::needed(&policy, &new, &in_tokens), &Tokens::new(operator))?;
-    for key in made.into_values() {
-        batch.add(key);
-    }
-    let root = sign_top_level(&home, &batch, operator, &mut journal, now)?;
-    Ok(Made { root, keys })
+    let first = First { home: &home, operator, now };
+    let founded = match request.answers {
+        Some(file) => first.answer(file, &mut journal)?,
+        None => first.sign(made, &mut journal)?,
+    };
+    Ok(Made { founded, keys })
 }
 
 fn names(keys: &[KeyName]) -> String {
     keys.iter().map(KeyName::as_str).collect::<Vec<_>>().join(", ")
 }
-
-type Keys = BTreeMap<KeyName, SoftwareKey>;
 
 fn private_folder(folder: &Path) -> Result<(), InitError> {
     use std::os::unix::fs::DirBuilderExt;
@@ -257,72 +267,32 @@ fn new_keys(policy: &Policy, folder: &Path) -> BTreeSet<KeyName> {
     keys.chain(of_openpgp.flat_map(|entry| [entry.primary, entry.signing])).collect()
 }
 
-/// Keys that exist can be read, and those that are here suffice to sign.
-fn check_keys(
-    policy: &Policy,
-    folder: &Path,
-    new: &BTreeSet<KeyName>,
-    in_tokens: &BTreeMap<KeyName, Enrolment>,
-) -> Result<(), InitError> {
+/// Copies the private halves of software keys that lie beside public ones, and gives their
+/// names.
+fn copy_private(policy: &Policy, from: &Path, folder: &Path) -> Result<BTreeSet<KeyName>, InitError> {
+    let mut found = BTreeSet::new();
+    for (name, public) in policy.public_files().filter(|_| policy.insecure_software_keys) {
+        let source = from.join(Policy::file_beside(public, &name, PRIVATE));
+        if let Some(bytes) = atomic::read_if_there(&source)? {
+            let target = folder.join(key_file(&name));
+            let mut options = fs::OpenOptions::new();
+            let written = options.write(true).create_new(true).mode(0o600).open(&target);
+            written.and_then(|mut file| file.write_all(&bytes)).map_err(|error| HomeError::io(&target, error))?;
+            found.insert(name);
+        }
+    }
+    Ok(found)
+}
+
+/// Keys that exist can be read.
+fn check_keys(policy: &Policy, folder: &Path, new: &BTreeSet<KeyName>) -> Result<(), InitError> {
     for (_, entry) in policy.keys.iter().filter(|(name, _)| !new.contains(name)) {
         let path = folder.join(entry.public.get_ref());
         let pem = fs::read_to_string(&path).map_err(|error| HomeError::io(&path, error))?;
         let file = PathBuf::from(entry.public.get_ref());
         PublicKey::from_pem(&pem).map_err(|reason| HomeError::Damaged { path: file, reason })?;
     }
-    let here = |name: &str| new.iter().chain(in_tokens.keys()).any(|key| key.as_str() == name);
-    for (role, entry) in [("root", &policy.role.root), ("targets", &policy.role.targets)] {
-        let (need, have) = (*entry.threshold.get_ref(), entry.keys.iter().filter(|key| here(key.get_ref())).count());
-        if have < need as usize {
-            return Err(InitError::TooFewKeys { role, need, have });
-        }
-    }
-    if !here(policy.role.online.key.get_ref()) {
-        return Err(InitError::TooFewKeys { role: "online", need: 1, have: 0 });
-    }
     Ok(())
-}
-
-/// Makes keys: P-256 for TUF, Ed25519 for claims and OpenPGP.
-fn make_keys(
-    policy: &Policy,
-    folder: &Path,
-    new: &BTreeSet<KeyName>,
-    secrets: &impl Secrets,
-    now: Timestamp,
-) -> Result<Keys, InitError> {
-    let mut keys = Keys::new();
-    let mut make = |name: &KeyName, holder: Option<&Holder>, algorithm| -> Result<(), InitError> {
-        let key = SoftwareKey::generate(name.clone(), algorithm)?;
-        key.save(&folder.join(key_file(name)), &secrets.new_passphrase(name, holder)?)?;
-        keys.insert(name.clone(), key);
-        Ok(())
-    };
-    let claims: BTreeSet<&KeyName> = policy.claim_keys().map(|(name, _)| name).collect();
-    for name in policy.keys.keys().filter(|name| new.contains(name)) {
-        let algorithm = if claims.contains(name) { Algorithm::Ed25519 } else { Algorithm::P256 };
-        make(name, policy.holder_of(name).as_ref(), algorithm)?;
-    }
-    for entry in policy.certificates() {
-        for name in [&entry.primary, &entry.signing].into_iter().filter(|name| new.contains(*name)) {
-            make(name, entry.holder, Algorithm::Ed25519)?;
-        }
-    }
-    for (name, key) in &keys {
-        if let Some(entry) = policy.keys.get(name) {
-            atomic::write(&folder.join(entry.public.get_ref()), key.public().to_pem().as_bytes())?;
-        }
-    }
-    let created = seal::to_second(now);
-    let expires = seal::expiry(created, policy.openpgp.expires.duration());
-    for entry in policy.certificates() {
-        let key = |name| keys.get(name).map(|signer| NewKey { signer, created });
-        if let (Some(primary), Some(signing)) = (key(&entry.primary), key(&entry.signing)) {
-            let certificate = openpgp::new_certificate(primary, signing, &policy.name_in(&entry), expires)?;
-            atomic::write(&folder.join(entry.file.get_ref()), &certificate.to_armor()?)?;
-        }
-    }
-    Ok(keys)
 }
 
 /// Where the private half of a software key is, in the home.
@@ -369,65 +339,4 @@ fn terminal_file(request: &Request<'_>, files: &BTreeSet<KeyName>, in_tokens: &B
         let _ = write!(text, "\n[mirror.{}]\npath = {}\n", toml_key(name.as_str()), quoted(path));
     }
     text
-}
-
-/// Root, targets, and the first publication.
-fn sign_top_level(
-    home: &Home,
-    batch: &Batch<'_>,
-    operator: &impl Progress,
-    journal: &mut Journal,
-    now: &dyn Fn() -> Timestamp,
-) -> Result<Sha256, InitError> {
-    let at = seal::to_second(now());
-    let rules = Rules::load(&home.policy, home.folder())?;
-    let root = rules.root(1, at)?;
-    let root = sign_draft("root", root, &home.policy.role.root, &rules, batch, journal, at)?;
-    let (targets, mut files) = rules.targets(1, at, None)?;
-    let targets = sign_draft("targets", targets, &home.policy.role.targets, &rules, batch, journal, at)?;
-    files.push((path(layout::metadata(1, "root"))?, root.clone()));
-    files.push((path(layout::metadata(1, "targets"))?, targets.clone()));
-
-    let (online, keyid, _) = rules.key(home.policy.role.online.key.get_ref())?;
-    let signer = batch.signer(online)?;
-    let state = State::first(&home.repository(), root.clone(), targets);
-    let sealer = Sealer { home, operator, now };
-    let added = Added { files: &files, state: None };
-    sealer.seal(&state, "init", None, &added, &OnlineKey { keyid, signer }, journal)?;
-    let digest = Sha256::of(&root);
-    journal.append(now(), Event::Init { root: digest })?;
-    Ok(digest)
-}
-
-fn path(made: Result<RepoPath, crate::manifest::names::NameError>) -> Result<RepoPath, InitError> {
-    Ok(made.map_err(|error| RepositoryError::Damaged { file: "publication".to_owned(), reason: error.to_string() })?)
-}
-
-/// Signs a role by as many of its keys as it needs.
-fn sign_draft(
-    name: &'static str,
-    mut draft: Draft,
-    role: &RoleEntry,
-    rules: &Rules<'_>,
-    batch: &Batch<'_>,
-    journal: &mut Journal,
-    at: Timestamp,
-) -> Result<Vec<u8>, InitError> {
-    let need = *role.threshold.get_ref();
-    let mut have = 0;
-    for key in &role.keys {
-        let (key, keyid, _) = rules.key(key.get_ref())?;
-        let Some(signer) = batch.signer(key).ok().filter(|_| have < need as usize) else {
-            continue;
-        };
-        let what = format!("{name} {}", draft.number());
-        journal.ask(at, key, &what, draft.digest()?)?;
-        let signature = signer.sign(&what, ToSign::Message(&draft.canonical()?))?;
-        draft.add_signature(keyid, &signature);
-        have += 1;
-    }
-    if have < need as usize {
-        return Err(InitError::TooFewKeys { role: name, need, have });
-    }
-    Ok(draft.to_file()?)
 }

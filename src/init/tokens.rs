@@ -17,6 +17,7 @@ use crate::key::piv;
 use crate::key::piv::Token;
 use crate::key::piv::enrolment;
 use crate::key::piv::enrolment::Enrolment;
+use crate::manifest::Attested;
 use crate::manifest::KeyName;
 use crate::policy::Policy;
 use crate::policy::check_owners;
@@ -33,17 +34,26 @@ fn read_place(folder: &Path, public: &str, name: &KeyName) -> Result<Option<Enro
     }
 }
 
-/// Checks what the makers of tokens vouch for about each key, and writes it down
-/// for users. Without software keys, that is every key. No token counts for two people.
+/// Checks what the makers of tokens vouch for about each key but `others`, and writes it
+/// down for users. Without software keys, that is every key. No token counts for two
+/// people: of `others`, what is written down already says where they are.
 pub(crate) fn check_attestations(
     policy: &Policy,
     folder: &Path,
-    new: &BTreeSet<KeyName>,
+    others: &BTreeSet<KeyName>,
     now: Timestamp,
 ) -> Result<(), InitError> {
     let mut makers = None;
     let mut serials = Vec::new();
-    for (name, public) in policy.public_files().filter(|(name, _)| !new.contains(name)) {
+    for (name, public) in policy.public_files() {
+        let path = folder.join(Policy::file_beside(public, &name, ATTESTED));
+        if others.contains(&name) {
+            if let Some(bytes) = atomic::read_if_there(&path)? {
+                let attested = Attested::parse(&bytes).map_err(|reason| HomeError::Damaged { path, reason })?;
+                serials.push((name, attested.serial));
+            }
+            continue;
+        }
         let Some(files) = PublicFiles::load(policy, &name, public, folder)? else {
             continue;
         };
@@ -59,7 +69,7 @@ pub(crate) fn check_attestations(
         };
         if let Some(attested) = files.check(policy, makers, now)? {
             let bytes = attested.to_json().map_err(DraftError::from)?;
-            atomic::write(&folder.join(Policy::file_beside(public, &name, ATTESTED)), &bytes)?;
+            atomic::write(&path, &bytes)?;
             serials.push((name, attested.serial));
         }
     }
@@ -79,20 +89,4 @@ pub(crate) fn plugged_keys(policy: &Policy, folder: &Path) -> Result<BTreeMap<Ke
         enrolled.retain(|_, enrolment| plugged.contains(&enrolment.serial));
     }
     Ok(enrolled)
-}
-
-/// The keys in tokens that sign the first publication: no more than must, since
-/// each asks for a touch.
-pub(super) fn needed(
-    policy: &Policy,
-    new: &BTreeSet<KeyName>,
-    in_tokens: &BTreeMap<KeyName, Enrolment>,
-) -> Vec<KeyName> {
-    let role = &policy.role;
-    let of_roles = [&role.root, &role.targets].into_iter().flat_map(|entry| {
-        let here = entry.keys.iter().filter_map(|key| key.get_ref().parse().ok());
-        let here = here.filter(|key: &KeyName| new.contains(key) || in_tokens.contains_key(key));
-        here.take(*entry.threshold.get_ref() as usize)
-    });
-    of_roles.chain(role.online.key.get_ref().parse().ok()).filter(|key| in_tokens.contains_key(key)).collect()
 }

@@ -35,9 +35,11 @@ use crate::key::KeyError;
 use crate::key::PublicKey;
 
 pub use sign::NewKey;
+pub use sign::Reason;
 pub use sign::extend;
 pub use sign::join_signatures;
 pub use sign::new_certificate;
+pub use sign::revoke;
 pub use sign::sign_cleartext;
 pub use sign::sign_detached;
 

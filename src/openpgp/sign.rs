@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use sequoia::Cert;
 use sequoia::Packet;
 use sequoia::armor;
+use sequoia::cert::CertRevocationBuilder;
 use sequoia::crypto::mpi;
 use sequoia::packet::Key;
 use sequoia::packet::Signature;
@@ -23,6 +24,7 @@ use sequoia::types::Curve;
 use sequoia::types::HashAlgorithm;
 use sequoia::types::KeyFlags;
 use sequoia::types::PublicKeyAlgorithm;
+use sequoia::types::ReasonForRevocation;
 use sequoia::types::SignatureType;
 use sequoia_openpgp as sequoia;
 
@@ -101,6 +103,47 @@ pub fn extend(
     let mut certifier = Adapter { key: adapted(primary.public(), created)?, signer: primary, what: A_CERTIFICATE };
     let signatures = bind(&mut certifier, &cert, (user.userid(), subkey.key()), belongs, at, expires)?;
     let (cert, _) = cert.clone().insert_packets(vec![Packet::from(signatures.0), signatures.1.into()])?;
+    Ok(Certificate(cert))
+}
+
+/// Why a certificate does not count any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Another one is in its place; what it signed before stays good.
+    Superseded,
+    /// Its holder has gone; what it signed before stays good.
+    Retired,
+    /// Somebody else may have its keys; nothing that it signed is good.
+    Compromised,
+}
+
+/// The same certificate, revoked by its primary key (RFC 9580 section 5.2.1.11).
+///
+/// # Errors
+/// The signer is not its primary key, or failed.
+pub fn revoke(
+    certificate: &Certificate,
+    primary: &dyn key::Signer,
+    at: Timestamp,
+    reason: Reason,
+) -> Result<Certificate, OpenPgpError> {
+    if certificate.primary_key().as_ref() != Some(primary.public()) {
+        let (fingerprint, name) = (certificate.fingerprint(), primary.name());
+        return Err(OpenPgpError::Other(format!("certificate {fingerprint} does not have {name} as its primary key")));
+    }
+    let cert = certificate.0.clone();
+    let created = cert.primary_key().key().creation_time();
+    let mut certifier = Adapter { key: adapted(primary.public(), created)?, signer: primary, what: A_CERTIFICATE };
+    let reason = match reason {
+        Reason::Superseded => ReasonForRevocation::KeySuperseded,
+        Reason::Retired => ReasonForRevocation::KeyRetired,
+        Reason::Compromised => ReasonForRevocation::KeyCompromised,
+    };
+    let revocation = CertRevocationBuilder::new()
+        .set_signature_creation_time(system_time(at))?
+        .set_reason_for_revocation(reason, b"")?
+        .build(&mut certifier, &cert, HashAlgorithm::SHA256)?;
+    let (cert, _) = cert.insert_packets(vec![Packet::from(revocation)])?;
     Ok(Certificate(cert))
 }
 

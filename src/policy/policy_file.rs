@@ -163,9 +163,10 @@ pub struct CertificateEntry<'a> {
     pub holder: Option<&'a Holder>,
     /// The file, relative to the policy.
     pub file: &'a Span<String>,
-    /// The primary key, which certifies: `<holder>-certify`.
+    /// The primary key, which certifies: `<holder>-certify`, or `<holder>-2-certify` in a
+    /// file `<holder>-2.asc`.
     pub primary: KeyName,
-    /// The subkey, which signs: `<holder>-openpgp`.
+    /// The subkey, which signs: `<holder>-openpgp`, likewise.
     pub signing: KeyName,
 }
 
@@ -258,7 +259,11 @@ impl Policy {
             }
         }
         self.check_archive(text)?;
+        let mut names = BTreeSet::new();
         for entry in self.certificates() {
+            if !names.insert(entry.primary.clone()) {
+                return Err(text.error(entry.file, format!("another certificate has a key `{}`", entry.primary)));
+            }
             if let Some(taken) = [&entry.primary, &entry.signing].into_iter().find(|name| self.keys.contains_key(*name))
             {
                 return Err(
@@ -445,6 +450,10 @@ impl Policy {
         let all = of_holders.chain(self.openpgp.archive.iter().map(|file| (None, file)));
         all.filter_map(|(holder, file)| {
             let whose = holder.map_or(ARCHIVE, Holder::as_str);
+            // A later certificate has a number in its name, and so have its keys.
+            let stem = file.get_ref().rsplit('/').next().and_then(|name| name.strip_suffix(".asc")).unwrap_or_default();
+            let number = stem.strip_prefix(whose).and_then(|rest| rest.strip_prefix('-'));
+            let whose = if number.is_some_and(|number| number.parse::<u32>().is_ok()) { stem } else { whose };
             let name = |purpose: &str| format!("{whose}-{purpose}").parse().ok();
             Some(CertificateEntry { holder, file, primary: name("certify")?, signing: name("openpgp")? })
         })

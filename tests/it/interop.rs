@@ -23,25 +23,32 @@ fn python_tuf_downloads_every_artifact_of_two_versions() {
     assert_ne!(ngclient(&lab, "mixed", &artifacts).code, Some(0));
 }
 
-/// What python-tuf's client says when it downloads artifacts into a folder.
-fn ngclient(lab: &Lab, folder: &str, artifacts: &[String]) -> Said {
+/// What python-tuf's client says when it downloads artifacts into a folder, where it
+/// remembers what it has seen.
+pub fn ngclient(lab: &Lab, folder: &str, artifacts: &[String]) -> Said {
     let server = Nginx::serve(&lab.path("mirror"));
-    fs::create_dir(lab.path(folder)).unwrap();
+    fs::create_dir_all(lab.path(folder)).unwrap();
     let mut command = program(python().to_str().unwrap());
     command.arg(project("tests/python/ngclient.py")).arg(lab.path("trust/root.json")).arg(server.url());
     run(command.arg(lab.path(folder)).args(artifacts))
 }
 
-/// Demands that python-tuf downloads the artifacts of some versions. Gives their
-/// names.
-pub fn python_tuf_downloads(lab: &Lab, versions: &[&str]) -> Vec<String> {
+/// The artifacts of some versions, as TUF names them.
+pub fn artifacts_of(lab: &Lab, versions: &[impl AsRef<str>]) -> Vec<String> {
     let mut artifacts = Vec::new();
-    for version in versions {
+    for version in versions.iter().map(AsRef::as_ref) {
         for entry in fs::read_dir(lab.path(&format!("mirror/targets/kestrel/{version}"))).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             artifacts.push(format!("kestrel/{version}/{}", &name[65..]));
         }
     }
+    artifacts
+}
+
+/// Demands that python-tuf downloads the artifacts of some versions. Gives their
+/// names.
+pub fn python_tuf_downloads(lab: &Lab, versions: &[&str]) -> Vec<String> {
+    let artifacts = artifacts_of(lab, versions);
     ngclient(lab, "python", &artifacts).exits(0);
     for artifact in &artifacts {
         let (_, rest) = artifact.split_once('/').unwrap();

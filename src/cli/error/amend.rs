@@ -7,11 +7,12 @@ use super::USAGE;
 use super::shell_path;
 use crate::amend::AmendError;
 use crate::amend::EditError;
+use crate::amend::command;
 use crate::manifest::Line;
 
 /// What to do where another change is not finished.
 pub(super) fn unfinished(result: CommandError, words: &Line) -> CommandError {
-    let command: Vec<&str> = std::iter::once("key").chain(words.as_str().split(' ')).collect();
+    let command = command(words.as_str());
     result
         .hint_command("finish it first using:", &command)
         .hint_command("or give it up, if nobody has signed it, using:", &["key", "abandon"])
@@ -23,6 +24,7 @@ impl From<AmendError> for CommandError {
             AmendError::Edit(EditError::Shape(_)) => FAILED,
             AmendError::Edit(_) | AmendError::NothingBegun => USAGE,
             AmendError::File { .. }
+            | AmendError::Foreign { .. }
             | AmendError::Refused { .. }
             | AmendError::Stale { .. }
             | AmendError::OtherManifest { .. }
@@ -32,7 +34,13 @@ impl From<AmendError> for CommandError {
         };
         let result = Self::from_error(code, &error);
         match error {
-            AmendError::Init(error) => error.into(),
+            AmendError::Init(error) => {
+                let mut result = Self::from(error);
+                for hint in &mut result.hints {
+                    *hint = hint.replace("no home was made", "nothing was signed");
+                }
+                result
+            }
             AmendError::Key(error) => error.into(),
             AmendError::Cut(error) => error.into(),
             AmendError::Sign(error) => error.into(),
@@ -55,8 +63,13 @@ impl From<AmendError> for CommandError {
                 result
                     .hint_lines("nothing was signed; each person makes keys in a token using:", &[generate])
                     .hint("then run the same command again")
+                    .hint("people who have terminals of their own make theirs there, by a copy of that folder")
                     .hint("for demonstrations and tests, say --software-keys")
             }
+            AmendError::Foreign { .. } => result.hint(
+                "plug in the token in which you have made it, and run the same command again; if nobody here has made \
+                 it, find out who has",
+            ),
             AmendError::NoKeyHere => result.hint("nothing was signed; use a terminal that has keys of those who sign"),
             AmendError::Stale { .. } | AmendError::OtherManifest { .. } => result
                 .hint_command("bring the older home up to date, and ask again; using:", &["import", "--from", "DIR"]),

@@ -402,15 +402,17 @@ pub fn with_publish_hint(result: CommandError, error: &PublishError) -> CommandE
 
 impl From<InitError> for CommandError {
     fn from(error: InitError) -> Self {
-        let fault = matches!(error, InitError::Cut(CutError::SelfCheck(_) | CutError::StockVerifier(_)));
-        let result = Self::from_error(if fault { INTERNAL } else { FAILED }, &error);
+        let result = Self::from_error(FAILED, &error);
         let again = "no home was made; when that is mended, run the same command again";
         match error {
             InitError::NoPolicy(_) => {
                 result.hint("no home was made; name the policy with --policy: examples/policy.toml is a whole one")
             }
-            InitError::Key(KeyError::Token(ref token))
-            | InitError::Sign(SignError::Key(KeyError::Token(ref token))) => with_token_hint(result, token).hint(again),
+            InitError::Amend(error) => Self::from(*error).hint(again),
+            InitError::Unfinished(error) => {
+                Self::from(*error).hint("the home waits as before; when that is mended, run the same command again")
+            }
+            InitError::Key(KeyError::Token(ref token)) => with_token_hint(result, token).hint(again),
             InitError::Key(KeyError::NoTokenService(_)) => no_token_service(result).hint(again),
             InitError::Enrol(error) => {
                 let mut result = Self::from(error);
@@ -428,6 +430,12 @@ impl From<InitError> for CommandError {
                 result.code = REJECTED;
                 result.hint("no home was made; each person needs a token with a PIN of its own")
             }
+            InitError::NotOnline(_) => {
+                result.hint("no home was made; plug in its token, or begin where that is, and answer from here")
+            }
+            InitError::OtherPolicy(_) => {
+                result.hint("nothing was changed; name its policy with --policy, or another folder with --home")
+            }
             InitError::Exists(_) => result.hint("nothing was changed; name another folder with --home"),
             _ => result.hint(again),
         }
@@ -441,6 +449,9 @@ impl From<EnrolError> for CommandError {
         match &error {
             EnrolError::Key(KeyError::Token(token)) => with_token_hint(result, token).hint(again),
             EnrolError::Key(KeyError::NoTokenService(_)) => no_token_service(result).hint(again),
+            EnrolError::NoSoftwareKeys => {
+                result.hint("nothing was made; name a token with --token, or set it for a demonstration")
+            }
             EnrolError::NoHolder(_) | EnrolError::NothingToMake(_) | EnrolError::NoPolicy(_) => {
                 let mut result = result;
                 result.code = USAGE;

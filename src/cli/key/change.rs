@@ -1,11 +1,14 @@
 //! `release key rotate`, `revoke`, `add-holder`, `remove-holder`, `set-threshold`,
-//! `recover`, `renew`, `abandon`: which keys count, and how many.
+//! `recover`, `renew`, `abandon`: which keys count, and how many. `release policy change`:
+//! everything else that the policy says.
 
 use std::path::Path;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::amend;
 use crate::amend::Amend;
 use crate::amend::Edit;
 use crate::amend::Outcome;
@@ -17,6 +20,7 @@ use crate::cli::cut::report_mirrors;
 use crate::cli::error;
 use crate::cli::error::CommandError;
 use crate::cli::ui::Ui;
+use crate::home;
 use crate::home::Home;
 use crate::manifest::Holder;
 use crate::manifest::KeyName;
@@ -43,6 +47,9 @@ pub struct Common {
 /// release: other terminals answer the request with `release approve`, and the same
 /// command goes on. A root is signed by enough old and enough new keys. At last every old
 /// key is tried: what it signs must count for nothing. Users follow by themselves.
+///
+/// An OpenPGP key has a new certificate; the old one is revoked by its primary key, if that
+/// is here, and published so.
 ///
 /// Claims by an old claim key go on to count, for releases that were made with it; no
 /// terminal takes new ones.
@@ -173,19 +180,38 @@ pub fn abandon(_: &Abandon, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     if ui.json {
         ui.data(&json!({ "version": 1, "abandoned": given_up }).to_string());
     }
-    ui.say(&format!("Gave up `release key {given_up}`; nothing was signed."));
+    let command = amend::command(given_up.as_str()).join(" ");
+    ui.say(&format!("Gave up `release {command}`; nothing was signed."));
     Ok(0)
 }
 
+/// Runs `release policy change`.
+pub fn policy(file: &Path, common: &Common, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    let name = file.display().to_string();
+    let named = name.parse().ok().filter(|_| !name.contains([' ', '\'', '"']));
+    let named =
+        named.ok_or_else(|| CommandError::usage("name a file without spaces and quotes; nothing was changed"))?;
+    let text = home::read_text(file)?.ok_or_else(|| {
+        CommandError::failed(format!("there is no file {name}"))
+            .hint("nothing was changed; change a copy of the policy of the home, and name that")
+    })?;
+    let beside = file.parent().unwrap_or(Path::new(""));
+    run_beside(&Edit::Policy { file: named, text }, Some(beside), common, home, ui)
+}
+
 fn run(edit: &Edit, common: &Common, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    run_beside(edit, None, common, home, ui)
+}
+
+fn run_beside(edit: &Edit, beside: Option<&Path>, common: &Common, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let home = Home::open(home)?;
     let operator = AtTerminal { ui, yes: common.yes.is_some(), today: common.today.today };
-    let amend = Amend { home: &home, operator: &operator, now: &Timestamp::now };
-    let number = amend.next()?;
+    let change = Amend { home: &home, operator: &operator, now: &Timestamp::now };
+    let number = change.next()?;
     check_number(common.yes, number, ui)?;
     let words = edit.to_string();
-    let again: Vec<&str> = std::iter::once("key").chain(words.split(' ')).collect();
-    let summary = match amend.run(edit, common.software_keys)? {
+    let again = amend::command(&words);
+    let summary = match change.run(edit, beside, common.software_keys)? {
         Outcome::Done(summary) => summary,
         Outcome::Waiting(waiting) => return Ok(report_waiting(&waiting, &words, &again, ui)),
     };
@@ -194,17 +220,29 @@ fn run(edit: &Edit, common: &Common, home: &Path, ui: &Ui) -> Result<u8, Command
         "retired": summary.retired,
     });
     let home = Home::open(home.folder())?;
-    if !summary.retired.is_empty() {
-        let files: Vec<String> = summary.retired.iter().map(|path| format!("    {}", path.display())).collect();
-        ui.say(&format!("These files hold keys that count for nothing now; destroy them:\n\n{}", files.join("\n")));
+    report_retired(&summary.retired, ui);
+    for fingerprint in &summary.certificates.revoked {
+        ui.say(&format!("OpenPGP certificate {fingerprint} is revoked, and published so."));
+    }
+    for fingerprint in &summary.certificates.left {
+        let warning = "has left the policy and is not revoked: its primary key is not here";
+        ui.warn(&format!("OpenPGP certificate {fingerprint} {warning}"));
     }
     report_mirrors(&home, &summary.mirrors, facts, &["publish"], ui)?;
     ui.say(&format!("Done: root {} and targets {} hold from now on.", summary.root, summary.number));
     Ok(0)
 }
 
+/// Names files of keys that have left the policy.
+pub fn report_retired(files: &[PathBuf], ui: &Ui) {
+    if !files.is_empty() {
+        let files: Vec<String> = files.iter().map(|path| format!("    {}", path.display())).collect();
+        ui.say(&format!("These files hold keys that count for nothing now; destroy them:\n\n{}", files.join("\n")));
+    }
+}
+
 /// Prints what to carry to whom. Gives exit 6.
-fn report_waiting(waiting: &Waiting, words: &str, again: &[&str], ui: &Ui) -> u8 {
+pub fn report_waiting(waiting: &Waiting, words: &str, again: &[&str], ui: &Ui) -> u8 {
     let mut lines = vec!["WAITING for other people".to_owned()];
     for role in &waiting.roles {
         let people = role.have.iter().map(Holder::as_str).collect::<Vec<_>>().join(", ");

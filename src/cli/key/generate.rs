@@ -1,5 +1,6 @@
 //! `release key generate`: the keys of a person, in a token.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -11,9 +12,13 @@ use crate::cli::ui::counted;
 use crate::enrol;
 use crate::enrol::Request;
 use crate::enrol::Whose;
+use crate::home::Home;
+use crate::home::HomeError;
 use crate::manifest::Holder;
 
 /// Make the keys of a person in a token
+///
+/// Everybody makes keys on a terminal of their own, by the same policy.
 ///
 /// First sees to it that PIN, PUK and management key of the token are not those
 /// from the factory. Then makes each key of the person that the policy names and
@@ -46,28 +51,54 @@ pub struct Args {
     #[arg(long)]
     archive: bool,
     /// The serial number that is printed on the token
-    #[arg(long, value_name = "SERIAL")]
-    token: u32,
+    #[arg(long, value_name = "SERIAL", required_unless_present = "software_keys")]
+    token: Option<u32>,
+    /// Make them as files instead, for demonstrations and tests
+    ///
+    /// In the home of that project, if there is one. Before, beside the public halves,
+    /// where `release init` finds them.
+    #[arg(long, conflicts_with = "token")]
+    software_keys: bool,
     /// The policy
     #[arg(long, value_name = "FILE", default_value = "policy.toml")]
     policy: PathBuf,
 }
 
 /// Runs `release key generate`.
-pub fn run(args: &Args, ui: &Ui) -> Result<u8, CommandError> {
+pub fn run(args: &Args, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     let whose = match &args.holder {
         Some(holder) => Whose::Person(holder),
         None if args.archive => Whose::Archive,
         None => Whose::Online,
     };
-    let request = Request { policy: &args.policy, whose, serial: args.token };
+    let Some(serial) = args.token else {
+        return as_files(args, whose, home, ui);
+    };
+    let request = Request { policy: &args.policy, whose, serial };
     let made = enrol::generate(&request, ui, Timestamp::now())?;
     if args.archive {
         ui.say("Two people keep this: one the token, the other its PIN. Neither signs alone.");
     }
-    ui.say(&format!("Made {} in token {}.", counted(made.len(), "key"), args.token));
+    ui.say(&format!("Made {} in token {}.", counted(made.len(), "key"), serial));
     if ui.json {
-        ui.data(&json!({ "version": 1, "token": args.token, "keys": made }).to_string());
+        ui.data(&json!({ "version": 1, "token": serial, "keys": made }).to_string());
+    }
+    Ok(0)
+}
+
+/// Makes keys as files.
+fn as_files(args: &Args, whose: Whose<'_>, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
+    let home = match Home::open(home) {
+        Ok(home) => Some(home),
+        Err(HomeError::NotAHome { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    ui.warn("demonstration only: these keys are files");
+    let made = enrol::generate_files(&args.policy, whose, home.as_ref(), ui, Timestamp::now())?;
+    let files: Vec<String> = made.values().map(|path| format!("    {}", path.display())).collect();
+    ui.say(&format!("Made {}, with these private halves:\n\n{}", counted(made.len(), "key"), files.join("\n")));
+    if ui.json {
+        ui.data(&json!({ "version": 1, "files": made }).to_string());
     }
     Ok(0)
 }

@@ -1,7 +1,7 @@
 //! `release key`: keys and the tokens that hold them.
 
 mod attest;
-mod change;
+pub mod change;
 mod drill;
 mod generate;
 mod import_public;
@@ -45,7 +45,7 @@ pub enum Command {
 /// Runs `release key`.
 pub fn run(command: &Command, home: &Path, ui: &Ui) -> Result<u8, CommandError> {
     match command {
-        Command::Generate(args) => generate::run(args, ui),
+        Command::Generate(args) => generate::run(args, home, ui),
         Command::List(args) => list::run(args, home, ui),
         Command::Show(args) => show::run(args, home, ui),
         Command::Attest(args) => attest::run(args, home, ui),

@@ -148,7 +148,7 @@ impl Certificate {
                 now,
             });
         }
-        if seconds > validity.not_after.to_unix_duration().as_secs() {
+        if seconds > self.end() {
             return Err(AttestationError::Expired {
                 which: self.which.clone(),
                 until: validity.not_after.to_string(),
@@ -156,6 +156,11 @@ impl Certificate {
             });
         }
         Ok(())
+    }
+
+    /// Its last moment, in seconds since 1970.
+    pub(super) fn end(&self) -> u64 {
+        self.parsed.tbs_certificate().validity().not_after.to_unix_duration().as_secs()
     }
 
     /// How many further authorities may stand between it and what is certified, if

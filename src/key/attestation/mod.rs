@@ -327,8 +327,9 @@ impl Makers {
     }
 
     /// The root to which an authority leads, `below` of which stand under its
-    /// issuer, itself included.
-    fn root_of(&self, child: &Certificate, below: u8, now: Timestamp) -> Result<&Certificate, AttestationError> {
+    /// issuer, itself included; and when the first certificate on the way there ends,
+    /// in seconds since 1970.
+    fn root_of(&self, child: &Certificate, below: u8, now: Timestamp) -> Result<(&Certificate, u64), AttestationError> {
         let mut refused = None;
         // Makers reissue a root under the same name with the same key, so that the
         // first candidate that refuses is not the last word.
@@ -340,10 +341,11 @@ impl Makers {
                 if below > allowed {
                     return Err(AttestationError::PathLength { which: issuer.which.clone(), allowed, found: below });
                 }
-                if *is_root { Ok(issuer) } else { self.root_of(issuer, below + 1, now) }
+                let (root, end) = if *is_root { (issuer, u64::MAX) } else { self.root_of(issuer, below + 1, now)? };
+                Ok((root, end.min(issuer.end())))
             };
             match lead() {
-                Ok(root) => return Ok(root),
+                Ok(found) => return Ok(found),
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
@@ -416,6 +418,32 @@ pub fn verify(
     expected: &Expected<'_>,
     now: Timestamp,
 ) -> Result<Attested, AttestationError> {
+    let (slot, root, _) = chain(slot, f9, makers, now)?;
+    let attested = content(&slot, root)?;
+    check(&attested, expected)?;
+    Ok(attested)
+}
+
+/// The last moment at which what a token says of a key can be verified: one of the
+/// certificates that lead to the root ends then. `at` is a moment at which it can.
+///
+/// # Errors
+/// The chain does not lead to a root of `makers` at that moment.
+pub fn valid_until(slot: &[u8], f9: &[u8], makers: &Makers, at: Timestamp) -> Result<Timestamp, AttestationError> {
+    let (_, _, end) = chain(slot, f9, makers, at)?;
+    // "No well-defined end" is later than the last one.
+    let end = i64::try_from(end).ok().and_then(|end| Timestamp::from_second(end).ok());
+    Ok(end.unwrap_or(Timestamp::MAX))
+}
+
+/// The attestation of a slot, the root that it leads to, and when the first certificate on
+/// the way ends, in seconds since 1970.
+fn chain<'m>(
+    slot: &[u8],
+    f9: &[u8],
+    makers: &'m Makers,
+    now: Timestamp,
+) -> Result<(Certificate, &'m Certificate, u64), AttestationError> {
     let slot = Certificate::parse(Which::Slot, slot, &KNOWN)?;
     let f9 = Certificate::parse(Which::F9, f9, &KNOWN)?;
     if f9.extension(POLICIES).is_some() {
@@ -426,16 +454,15 @@ pub fn verify(
     }
     // The pinned exception.
     f9.path_length(Some(0))?;
-    let root = makers.root_of(&f9, 1, now)?;
+    let (root, end) = makers.root_of(&f9, 1, now)?;
     f9.check_time(now)?;
     if !slot.names(&f9) {
         return Err(AttestationError::OtherIssuer { found: slot.issuer(), wanted: f9.subject() });
     }
     slot.check_signature(&f9)?;
     slot.check_time(now)?;
-    let attested = content(&slot, root)?;
-    check(&attested, expected)?;
-    Ok(attested)
+    let end = end.min(f9.end()).min(slot.end());
+    Ok((slot, root, end))
 }
 
 /// What an attestation says.

@@ -28,7 +28,8 @@ pub struct Forger<'a> {
     pub role: Vec<u8>,
     pub snapshot: Vec<u8>,
     pub timestamp: Vec<u8>,
-    online: String,
+    /// The name of the online key that the thief has.
+    pub online: String,
 }
 
 /// The number of a metadata file.

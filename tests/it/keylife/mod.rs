@@ -1,6 +1,13 @@
 //! Keys that are rotated, revoked and stolen, people who come and go: after each change
 //! old and new users get the right verdict, and what an old key signs counts for nothing.
 
+mod apart;
+mod openpgp;
+mod policy;
+mod story;
+mod thief;
+mod tokens;
+
 use std::fmt::Write as _;
 use std::fs;
 
