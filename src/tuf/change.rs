@@ -77,10 +77,8 @@ impl Change {
     /// # Errors
     /// It changes more than it may.
     pub fn between(product: &Product, before: Option<&[u8]>, after: &Draft) -> Result<Self, ChangeError> {
-        let old = match before {
-            Some(file) => Draft::parse(product.as_str(), file)?.signed().clone(),
-            None => Value::Null,
-        };
+        let before = before.map(|file| Draft::parse(product.as_str(), file)).transpose()?;
+        let old = before.as_ref().map_or(&Value::Null, Draft::signed);
         let new = after.signed();
         let expires = new["expires"].as_str().and_then(|text| text.parse().ok());
         let expires = expires.ok_or_else(|| ChangeError::Unreadable("it has no expiry".to_owned()))?;
@@ -89,7 +87,7 @@ impl Change {
         if plain != after.digest()? {
             return Err(ChangeError::Surplus);
         }
-        let number = old["version"].as_u64().unwrap_or(0);
+        let number = before.as_ref().map_or(0, Draft::number);
         if after.number() <= number {
             return Err(ChangeError::Number { before: number, after: after.number() });
         }
@@ -99,7 +97,7 @@ impl Change {
 
         let none = Map::new();
         let entries = |signed: &'_ Value| signed["targets"].as_object().cloned().unwrap_or_default();
-        let (old_entries, new_entries) = (entries(&old), new["targets"].as_object().unwrap_or(&none));
+        let (old_entries, new_entries) = (entries(old), new["targets"].as_object().unwrap_or(&none));
         let version_of = |path: &str| path.split('/').nth(1).and_then(|version| version.parse::<Version>().ok());
         let released: BTreeSet<Version> = old_entries.keys().filter_map(|path| version_of(path)).collect();
         let (listed_before, listed) = (list(&old[WITHDRAWN]), list(&new[WITHDRAWN]));
